@@ -1,0 +1,1 @@
+"""Prove that systems built from real workers, Postgres and Kafka survive crashes."""
