@@ -1,0 +1,1 @@
+"""The servers a system stands on, and where they come from."""

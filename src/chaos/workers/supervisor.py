@@ -1,0 +1,405 @@
+"""The test process's side: start processes, know how each one ended, hear them arrive at checkpoints.
+
+One `Supervisor` owns a run directory (a fresh temporary one), a directory of logs, and a keeper (`chaos.workers.keeper`)
+that does the starting and, whoever is killed, the cleaning up. A `Zygote` is a second keeper with a worker's modules
+imported, from which workers are forked.
+
+Everything that arrives from outside (exits, answers, checkpoint arrivals) is taken in by one thread, the hub. It
+changes the tables under one condition variable and never waits for anything; whoever needs something waits on that
+condition, so nothing here is polled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos.checkpoint import SOCKET_VARIABLE, WORKER_VARIABLE
+from chaos.errors import ChaosError, ProcessDied
+from chaos.waiting import Deadline
+from chaos.workers import keeper as keeper_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+_ANSWER_S = 10.0
+_PREFIX = "onecharge-"
+_ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: an exit code of 0 or more, or minus the number of the signal that ended it."""
+
+    status: int
+
+    def __str__(self) -> str:
+        if self.status >= 0:
+            return f"exited with code {self.status}"
+        return f"was ended by {signal.Signals(-self.status).name}"
+
+
+class Process:
+    """One process that a keeper started. `exit` is None while it runs; its output is in `log`."""
+
+    def __init__(self, supervisor: Supervisor, keeper: _Keeper, name: str, log: Path) -> None:
+        self.name, self.log = name, log
+        self.pid = 0
+        self.exit: Exit | None = None
+        self._supervisor, self._keeper = supervisor, keeper
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to its process group; False if the process had ended before."""
+        sent: bool = self._supervisor.ask(self._keeper, op="signal", pid=self.pid, signal=number)["sent"]
+        return sent
+
+    def kill(self) -> Exit:
+        """SIGKILL its process group and wait until the process is gone."""
+        self.signal(signal.SIGKILL)
+        return self.wait(Deadline(_ANSWER_S))
+
+    def stop(self, deadline: Deadline) -> Exit:
+        """Ask it to end (SIGTERM); kill it if it does not by the deadline."""
+        self.signal(signal.SIGTERM)
+        if not self._supervisor.wait_for(lambda: self.exit is not None, deadline):
+            return self.kill()
+        return self.wait(deadline)
+
+    def wait(self, deadline: Deadline) -> Exit:
+        """How it ended.
+
+        Raises:
+            NotInTime: it still runs.
+        """
+        if not self._supervisor.wait_for(lambda: self.exit is not None, deadline):
+            raise deadline.missed(f"{self.name} (pid {self.pid}) to end", "running", [self.log])
+        assert self.exit is not None  # noqa: S101 - for the type checker; just waited for
+        return self.exit
+
+    def require_running(self) -> None:
+        """Raise `ProcessDied`, with the log's end, if it is not running."""
+        if self.exit is not None:
+            raise ProcessDied(self.name, how=self.exit, log=self.log)
+
+
+class _Keeper:
+    """A keeper process seen from here: a socket, and the processes it was asked to start."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.processes: dict[int, Process] = {}
+        self.early_exits: dict[int, Exit] = {}
+        self.gone = False
+
+
+class Zygote:
+    """A warm parent: a keeper with modules imported, whose workers are forks of it."""
+
+    def __init__(self, supervisor: Supervisor, keeper: _Keeper) -> None:
+        self._supervisor, self._keeper = supervisor, keeper
+
+    def fork(self, name: str, call: str, *, env: dict[str, str], cwd: Path) -> Process:
+        """Run ``module:function`` in a fork."""
+        return self._supervisor.start(self._keeper, name, {"call": call, "env": env, "cwd": str(cwd)})
+
+
+class Supervisor:
+    """Starts processes and answers for them. Use it as a context manager; leaving it ends them all.
+
+    `on_arrival` is called in the hub's thread with (worker, checkpoint) for each arrival; what it returns says whether
+    the worker may go on. It must not wait.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.processes: list[Process] = []
+        self.on_arrival: Callable[[str, str], bool] = lambda _worker, _checkpoint: True
+        self._changed = threading.Condition()
+        self._answers: dict[int, dict[str, Any] | None] = {}
+        self._request = 0
+        self._failure: BaseException | None = None
+        self._selector = selectors.DefaultSelector()
+        self._closing = False
+        self._zygotes: dict[tuple[str, ...], Zygote] = {}
+
+    def __enter__(self) -> Self:
+        sweep()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.run_dir, lock = _run_directory()
+        try:
+            self._listen()
+            argv = self._keeper_argv({})
+            with (self.logs / "keeper.log").open("ab") as log:
+                self._keeper_process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock]
+                )
+            self._root = self._greet("keeper", self._keeper_process.poll)
+        except BaseException:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+        self._hub = threading.Thread(target=self._run_hub, name="onecharge-hub", daemon=True)
+        self._hub.start()
+        self.own(self.run_dir)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closing = True
+        # The keeper takes the end of this connection as its order to end everything, and ends last.
+        self._root.connection.shutdown(socket.SHUT_RDWR)
+        try:
+            self._keeper_process.wait(_ANSWER_S)
+        finally:
+            self._wake.close()
+            self._hub.join(_ANSWER_S)
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def own(self, path: Path) -> None:
+        """Have the file or directory removed at the end, however this process ends."""
+        self.ask(self._root, op="own", path=str(path))
+
+    def spawn(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        user: tuple[int, int] | None = None,
+    ) -> Process:
+        """Start a program, as (uid, gid) `user` if given."""
+        environment = dict(os.environ) if env is None else env
+        what = {"argv": list(argv), "env": environment, "cwd": str(cwd or self.run_dir), "user": user}
+        return self.start(self._root, name, what)
+
+    def zygote(self, preload: Sequence[str]) -> Zygote:
+        """The warm parent that has imported the modules `preload`; made at the first call, then kept."""
+        key = tuple(sorted(preload))
+        if key not in self._zygotes:
+            options = {"preload": key, "path": [str(Path(entry or ".").resolve()) for entry in sys.path]}
+            # Environment and directory of this process, so that the imports find what they would find here.
+            process = self.spawn("zygote", self._keeper_argv(options), cwd=Path.cwd())
+            self._zygotes[key] = Zygote(self, self._greet("zygote", lambda: process.exit))
+        return self._zygotes[key]
+
+    def checkpoint_environment(self, worker: str) -> dict[str, str]:
+        """What a process needs in its environment for its checkpoints to be heard as those of `worker`."""
+        return {SOCKET_VARIABLE: str(self.run_dir / "checkpoints"), WORKER_VARIABLE: worker}
+
+    def wait_for(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait until `condition`, which must look only at what the hub changes; False when it did not come in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._failure is not None, deadline.left)
+            if self._failure is not None:
+                msg = "the supervisor's hub stopped"
+                raise ChaosError(msg) from self._failure
+            return condition()
+
+    @contextlib.contextmanager
+    def changing(self) -> Any:
+        """Hold the lock under which the tables are changed, and wake up who waits on them."""
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    # -- what the processes above use ----------------------------------------------------------------------------
+
+    def start(self, keeper: _Keeper, name: str, what: dict[str, Any]) -> Process:
+        """Have `keeper` start `what` and return its handle."""
+        process = Process(self, keeper, name, self.logs / f"{name}.log")
+        pid = self.ask(keeper, op="spawn", log=str(process.log), **what)["pid"]
+        with self.changing():
+            process.pid = pid
+            keeper.processes[pid] = process
+            process.exit = keeper.early_exits.pop(pid, None)
+            self.processes.append(process)
+        return process
+
+    def ask(self, keeper: _Keeper, **request: Any) -> dict[str, Any]:
+        """Send a request to a keeper and return its answer."""
+        with self._changed:
+            self._request += 1
+            number = self._request
+            self._answers[number] = None
+        with contextlib.suppress(OSError):  # a keeper that is gone is said below
+            keeper.connection.send(json.dumps({"id": number, **request}).encode())
+        deadline = Deadline(_ANSWER_S)
+        self.wait_for(lambda: self._answers[number] is not None or keeper.gone, deadline)
+        with self._changed:
+            answer = self._answers.pop(number)
+        if answer is None:
+            if keeper.gone:
+                raise ProcessDied("keeper", how=None, log=self.logs / "keeper.log")
+            raise deadline.missed(f"the keeper to answer {request['op']!r}", "silence", [self.logs / "keeper.log"])
+        return answer
+
+    # -- starting keepers ----------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self._keepers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._keepers.bind(str(self.run_dir / "keepers"))
+        self._keepers.listen()
+        self._checkpoints = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._checkpoints.bind(str(self.run_dir / "checkpoints"))
+        (self.run_dir / "checkpoints").chmod(0o666)  # a worker may run as another user
+        self._checkpoints.listen(128)
+        woken, self._wake = socket.socketpair()
+        self._selector.register(woken, selectors.EVENT_READ, self._stop_hub)
+        self._selector.register(self._checkpoints, selectors.EVENT_READ, self._accept_worker)
+
+    def _keeper_argv(self, options: dict[str, Any]) -> list[str]:
+        program = str(Path(keeper_program.__file__).resolve())
+        json_options = json.dumps({"supervisor": os.getpid(), **options})
+        # -P: the directory of a script is no place to import from; its neighbours are not top-level modules.
+        return [sys.executable, "-P", program, str(self.run_dir / "keepers"), json_options]
+
+    def _greet(self, name: str, ended: Callable[[], object]) -> _Keeper:
+        deadline, log = Deadline(60), self.logs / f"{name}.log"
+        self._keepers.settimeout(0.05)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._keepers.accept()
+                break
+            if ended() is not None:
+                raise ProcessDied(name, how=None, log=log)
+            if deadline.passed:
+                raise deadline.missed(f"the {name} to connect", "nothing", [log])
+        connection.settimeout(deadline.left)
+        hello = json.loads(connection.recv(keeper_program.PACKET) or b'{"event": "failed", "error": "it ended"}')
+        if hello["event"] == "failed":
+            msg = f"the {name} could not import what it was given:\n{hello['error']}"
+            raise ChaosError(msg)
+        if hello["threads"]:
+            msg = (
+                f"importing a worker's module started threads ({', '.join(hello['threads'])}). They would not exist in "
+                "the forked workers: start them, and make clients, inside the worker's function."
+            )
+            raise ChaosError(msg)
+        connection.settimeout(None)
+        keeper = _Keeper(connection)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._hear(keeper))
+        return keeper
+
+    # -- the hub ---------------------------------------------------------------------------------------------------
+
+    def _run_hub(self) -> None:
+        try:
+            while not (self._closing and self._root.gone):
+                for key, _ in self._selector.select():
+                    key.data()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            with self.changing():
+                self._failure = error
+        finally:
+            for key in list(self._selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+            self._selector.close()
+
+    def _stop_hub(self) -> None:
+        raise SystemExit
+
+    def _hear(self, keeper: _Keeper) -> None:
+        try:
+            packet = keeper.connection.recv(keeper_program.PACKET)
+        except ConnectionError:
+            packet = b""
+        with self.changing():
+            if not packet:
+                keeper.gone = True
+                self._selector.unregister(keeper.connection)
+                for process in keeper.processes.values():
+                    process.exit = process.exit or Exit(-signal.SIGKILL)
+                return
+            message = json.loads(packet)
+            if "id" in message:
+                self._answers[message["id"]] = message
+            else:
+                ended = Exit(message["status"])
+                process = keeper.processes.pop(message["pid"], None)
+                if process is None:  # it ended before `start` knew its pid
+                    keeper.early_exits[message["pid"]] = ended
+                else:
+                    process.exit = ended
+
+    def _accept_worker(self) -> None:
+        connection, _ = self._checkpoints.accept()
+        arrivals = _Arrivals(connection, self)
+        self._selector.register(connection, selectors.EVENT_READ, arrivals.hear)
+
+    def forget(self, connection: socket.socket) -> None:
+        """Stop listening to a worker's thread that is gone."""
+        self._selector.unregister(connection)
+        connection.close()
+
+
+class _Arrivals:
+    """The arrivals of one thread of one worker, heard in the hub's thread."""
+
+    def __init__(self, connection: socket.socket, supervisor: Supervisor) -> None:
+        self._connection, self._supervisor = connection, supervisor
+        self._worker = ""
+        self._rest = b""
+
+    def hear(self) -> None:
+        try:
+            data = self._connection.recv(4096)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._supervisor.forget(self._connection)
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode()
+            if not self._worker:
+                self._worker = text
+            elif self._supervisor.on_arrival(self._worker, text):
+                with contextlib.suppress(OSError):  # killed by somebody else just now
+                    self._connection.send(b"\n")
+
+
+def _run_directory() -> tuple[Path, int]:
+    """A fresh temporary directory and an open, locked file in it; the lock lasts as long as anyone has it open."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        directory.chmod(0o711)  # a server that refuses to run as root must be able to pass through
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (directory / "lock").exists():
+                return directory, lock
+        os.close(lock)  # another run's sweep took it for an abandoned one in this very moment
+
+
+def sweep() -> None:
+    """Remove this user's run directories that nobody holds: their test run and its keeper were both killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = directory.stat()
+            lock = directory / "lock"
+            if status.st_uid != os.getuid():
+                continue
+            if not lock.exists():
+                if time.time() - status.st_mtime > _ABANDONED_S:
+                    shutil.rmtree(directory, ignore_errors=True)
+                continue
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
