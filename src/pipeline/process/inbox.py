@@ -1,0 +1,20 @@
+"""Which events a consumer group has acted upon: the memory that turns "delivered at least once" into "done once"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import psycopg
+
+
+def first_time(connection: psycopg.Connection, group: str, event_id: UUID) -> bool:
+    """Note the event as seen by `group`; False if it was already. Call it in the transaction of the effect.
+
+    If another member is working on the event this moment, it waits for that member's transaction to end. `on conflict`
+    rather than catching a unique violation, which would have aborted the transaction we are in.
+    """
+    insert = "insert into inbox (consumer_group, event_id) values (%s, %s) on conflict do nothing"
+    return connection.execute(insert, [group, event_id]).rowcount == 1

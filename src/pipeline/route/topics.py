@@ -1,0 +1,89 @@
+"""Names of topics and groups, and what Kafka clients are told.
+
+Every event is keyed by its order_id, so one order's events share a partition and stay in order. That holds only if all
+producers map keys to partitions alike and never reorder on a retry: librdkafka's defaults do neither. What differs from
+its defaults here says why, and a test pins it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+
+from pipeline.runtime import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.settings import ConsumerSettings, Kafka
+
+ORDERS = "orders"
+
+Config: TypeAlias = "dict[str, str | int | bool | Callable[[KafkaError], None]]"
+
+
+def full_name(settings: Kafka, name: str) -> str:
+    """The name of a topic or group as Kafka knows it."""
+    return f"{settings.namespace}.{name}" if settings.namespace else name
+
+
+def producer_config(settings: Kafka) -> Config:
+    """For a producer whose delivery reports can be believed."""
+    return _client_config(settings) | {
+        "partitioner": "murmur2_random",  # as Java does; the default, CRC32, sends a key to another partition than Java
+        "enable.idempotence": True,  # without it a lost reply duplicates and a retried batch overtakes its neighbour
+        "acks": "all",  # a report of success then survives the loss of the leader
+        "linger.ms": 0,  # the relay hands over whole batches: waiting for more to come only adds latency
+        "message.timeout.ms": 8_000,  # the default, five minutes, hides an outage that long, and an orderly end waits
+    }
+
+
+def consumer_config(settings: ConsumerSettings, group: str) -> Config:
+    """For a member of `group` (its full name) that commits an offset only after the effect is durable."""
+    config = _client_config(settings) | {
+        "group.id": group,
+        "group.protocol": "classic",  # a static member comes back in 70 ms; KIP-848 ends a returning one with an error
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": max(settings.session_timeout_ms // 10, 10),  # members learn of a rebalance by it
+        "auto.offset.reset": "earliest",  # the default, latest, skips what was published before a group's first start
+        "enable.auto.commit": False,  # the clock knows nothing about our effects
+        "enable.auto.offset.store": False,  # likewise: an offset counts when we say so, not when it was handed to us
+        "fetch.wait.max.ms": 100,  # how long a broker may sit on an empty fetch; also delays a seek
+        "fetch.error.backoff.ms": 50,  # the default, 500 ms, is a pause after each broker restart
+    }
+    if settings.group_instance_id is not None:
+        config["group.instance.id"] = settings.group_instance_id
+    return config
+
+
+def _client_config(settings: Kafka) -> Config:
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "reconnect.backoff.ms": 20,  # a broker that restarts is back within 2 s,
+        "reconnect.backoff.max.ms": 500,  # and the default would let us wait up to 10 s for it
+        "socket.timeout.ms": 3_000,  # the default, 60 s, is how long a reply lost on a live connection would stall us
+        "socket.nagle.disable": True,  # small requests, each waited for
+        "topic.metadata.refresh.fast.interval.ms": 50,  # after a leader is lost
+        "log_level": 2,  # what matters reaches us as errors, and is logged once with what it means
+    }
+
+
+def require_topic(client: Producer | Consumer, settings: Kafka, topic: str) -> None:
+    """Raise `Unavailable` unless the broker answers and has the topic. Topics are made by whoever deploys, not here."""
+    try:
+        found = client.list_topics(topic, timeout=2).topics[topic]
+    except KafkaException as why:
+        raise Unavailable(broker(settings), reason(why.args[0])) from why
+    if found.error is not None:
+        raise Unavailable(broker(settings), f"no topic {topic!r} yet: {reason(found.error)}")
+
+
+def broker(settings: Kafka) -> str:
+    """The broker's name in messages."""
+    return f"Kafka at {settings.kafka_bootstrap_servers}"
+
+
+def reason(error: KafkaError) -> str:
+    """What went wrong, in a client's words."""
+    return f"{error.str()} ({error.name()})"

@@ -1,0 +1,178 @@
+"""What surrounds every worker's loop: logging, an orderly end on SIGTERM, and patience with servers that are away.
+
+A worker does not die because Postgres, Kafka or the gateway is away. Whatever talks to one of them raises `Unavailable`
+with a sentence that names the address; an `Outage` says so in the log, paces the next attempts and tells when it is
+over. Nothing here runs at import: workers are forked from a parent that has imported them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import uvicorn
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop  # these three are what uvicorn would otherwise import only in the forked child
+from psycopg.conninfo import conninfo_to_dict
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.applications import Starlette
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
+REMINDER_S = 5.0
+
+
+class Unavailable(Exception):  # noqa: N818 - it is a state of the world, not an error of ours
+    """`what` (a server and its address) did not do its part. Trying again may help, and is safe."""
+
+    def __init__(self, what: str, why: object) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+class Stop:
+    """Becomes true when the process is asked to end; a wait that the question cuts short.
+
+    Not `threading.Event`: its lock may be held by the very thread that the signal handler interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._reader, self._writer = os.pipe()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        os.write(self._writer, b"\0")
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or at once when the process is asked to end."""
+        select.select([self._reader], [], [], seconds)
+
+
+class Outage:
+    """Tells that something is away and what happens meanwhile, reminds every few seconds, tells when it is over."""
+
+    def __init__(self, stop: Stop, meanwhile: str) -> None:
+        self._stop, self._meanwhile = stop, meanwhile
+        self._since: float | None = None
+        self._reminder = 0.0
+        self._pause = FIRST_PAUSE_S
+
+    def tell(self, why: object) -> None:
+        """Log it, unless that was done a moment ago."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now >= self._reminder:
+            log.warning("%s. %s.", why, self._meanwhile)
+            self._reminder = now + REMINDER_S
+
+    def wait(self, why: object) -> None:
+        """Log it and pause, longer each time: the first pause is so short that a mere reconnect costs nothing."""
+        self.tell(why)
+        self._stop.wait(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+
+    def over(self) -> None:
+        """Log that work goes on, if it had stopped."""
+        if self._since is not None:
+            log.warning("Back after %.1f s.", time.monotonic() - self._since)
+            self._since, self._reminder, self._pause = None, 0.0, FIRST_PAUSE_S
+
+    def until(self, attempt: Callable[[], object]) -> None:
+        """Repeat `attempt` until it no longer raises `Unavailable`; end the process if asked to meanwhile."""
+        while not self._stop.asked:
+            try:
+                attempt()
+            except Unavailable as why:
+                self.wait(why)
+            else:
+                return self.over()
+        sys.exit(0)
+
+
+class Database:
+    """One connection to Postgres, made anew after it broke. Statements outside `transaction` commit by themselves."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._name = f"Postgres at {address(url)}"
+        self._connection: psycopg.Connection | None = None
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection]:
+        """A connection that works as far as we know. A failure drops it and surfaces as `Unavailable`."""
+        try:
+            yield self._connected()
+        except psycopg.OperationalError as why:
+            self.close()
+            raise Unavailable(self._name, first_line(why)) from why
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """`connection`, with everything inside in one transaction."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
+    def connect(self) -> None:
+        """Make the connection now rather than at first use."""
+        with self.connection():
+            pass
+
+    def close(self) -> None:
+        """Drop the connection; the next use makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=3)
+        return self._connection
+
+
+def address(url: str) -> str:
+    """Where a Postgres is, without the password."""
+    parts = conninfo_to_dict(url)
+    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def log_to_stderr(worker: str) -> None:
+    """One line per record, with the worker's name: several workers often share a terminal."""
+    logging.basicConfig(format=f"%(asctime)s {worker} %(levelname)s %(message)s", level=logging.INFO)
+
+
+def serve(app: Starlette, port: int) -> None:
+    """Answer HTTP on 127.0.0.1 until SIGTERM, then finish what is in progress (3 s at most) and exit with 0."""
+    # After its orderly end uvicorn raises the signal anew for whoever handled it before, which would kill us with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http=HttpToolsProtocol,
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def first_line(why: Exception) -> str:
+    """What matters of libpq's messages, which go on to ask questions."""
+    return str(why).partition("\n")[0]

@@ -1,0 +1,85 @@
+"""What each worker is told, from environment variables and nowhere else.
+
+One class per worker, so that a worker asks for nothing it does not use. `load` reads it; a variable that is missing or
+wrong ends the process with one line that names it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations when the classes are made
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class _FromEnvironment(BaseSettings):
+    # `PORT=` in a shell script means "not set", not "the empty string".
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+
+_Settings = TypeVar("_Settings", bound=_FromEnvironment)
+
+
+class Postgres(_FromEnvironment):
+    """For workers with a database."""
+
+    database_url: str = Field(description="the Postgres to use, such as postgresql://shop@127.0.0.1:5432/shop")
+
+
+class Kafka(_FromEnvironment):
+    """For workers with a broker. `namespace` lets several copies of the pipeline share one."""
+
+    kafka_bootstrap_servers: str = Field(description="the Kafka to use, such as 127.0.0.1:9092")
+    namespace: str = Field(default="", description="prefix of topic and group names, such as copy1")
+
+
+class Listener(_FromEnvironment):
+    """For workers that listen. Always on 127.0.0.1."""
+
+    port: int = Field(ge=1, le=65535, description="the port to listen on, such as 8000")
+
+
+class ApiSettings(Postgres, Listener):
+    """For `pipeline.write.api`."""
+
+
+class RelaySettings(Postgres, Kafka):
+    """For `pipeline.publish.polling`."""
+
+    relay_interval_s: float = Field(default=0.05, gt=0, description="seconds between looks at an empty outbox")
+
+
+class ConsumerSettings(Postgres, Kafka):
+    """For every consumer group of `pipeline.process`."""
+
+    group_instance_id: str | None = Field(default=None, description="makes this a static member of its group")
+    session_timeout_ms: int = Field(default=10_000, ge=100, description="silence after which the group drops a member")
+
+
+class PaymentSettings(ConsumerSettings):
+    """For `pipeline.process.payment`."""
+
+    gateway_url: str = Field(pattern=r"^http://", description="the payment gateway, such as http://127.0.0.1:8001")
+
+
+class GatewaySettings(Listener):
+    """For `pipeline.gateway.server`."""
+
+    ledger: Path = Field(description="the file to log every charge request to, such as ./charges.jsonl")
+
+
+def load(settings: type[_Settings]) -> _Settings:
+    """Read `settings` from the environment, or end the process with a line for each variable that is wrong."""
+    try:
+        return settings()
+    except ValidationError as wrong:
+        for error in wrong.errors():
+            print(_explain(settings, str(error["loc"][0]), error["msg"]), file=sys.stderr)  # noqa: T201 - no log yet
+        sys.exit(1)
+
+
+def _explain(settings: type[_FromEnvironment], field: str, message: str) -> str:
+    problem = "is not set" if message == "Field required" else f"is wrong ({message})"
+    return f"pipeline: {field.upper()} {problem}. It is {settings.model_fields[field].description}."

@@ -1,0 +1,113 @@
+"""POST /orders over HTTP.
+
+`{"customer_id", "amount", "currency"}` with an Idempotency-Key header is answered with 202 and `{"order_id", "state"}`
+once order and event are durable; the same key gets the same answer. A refusal is a problem document (`problems`) and
+leaves no trace: 400 no key or no JSON, 409 the key is in use this moment, 413 too large, 415 not `application/json`,
+422 not an order or a key used for another one. 503 with Retry-After means that Postgres is away and the outcome
+unknown: asking again *with the same key* is always safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pipeline.runtime import address, first_line, log_to_stderr, serve
+from pipeline.settings import ApiSettings, load
+from pipeline.write.orders import KEY, check_key, parse, place
+from pipeline.write.problems import Problem, answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024
+LOCK_TIMEOUT_MS = 500  # how long a duplicate waits for the first request's outcome before it is told 409
+CONNECTION_WAIT_S = 2.0  # how long a request waits for Postgres before it is told 503
+
+
+async def post_order(request: Request) -> Response:
+    """Accept an order. See the module's description."""
+    pool: AsyncConnectionPool = request.app.state.pool
+    key = check_key(request.headers.get(KEY))
+    order = parse(await _json_body(request))
+    try:
+        async with pool.connection() as connection:
+            reply = await place(connection, key, order)
+    except psycopg.OperationalError as why:
+        log.warning("%s is away, an order was answered 503: %s", pool.name, first_line(why))
+        detail = "The order may or may not have been recorded. Ask again with the same key, that is safe."
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from why
+    return Response(reply, HTTPStatus.ACCEPTED, media_type="application/json")
+
+
+async def get_health(_: Request) -> Response:
+    """Whether this process answers. Deliberately not whether Postgres does: a restart would not mend that."""
+    return JSONResponse({"status": "ok"})
+
+
+async def _json_body(request: Request) -> bytes:
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        errors = {"Content-Type": "Must be application/json."}
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Orders are JSON.", errors=errors)
+    body = bytearray()
+    # Counted as it comes in: a chunked body announces no length, and an announced one may be a lie.
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            errors = {"body": f"Must not exceed {LARGEST_BODY} bytes."}
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "No order is that large.", errors=errors)
+    return bytes(body)
+
+
+async def _give_up(_: Request, __: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # the client hung up in mid-body; nobody will read this
+
+
+async def _bound_lock_waits(connection: psycopg.AsyncConnection) -> None:
+    await connection.execute(f"set lock_timeout = {LOCK_TIMEOUT_MS}")
+
+
+def api(database_url: str) -> Starlette:
+    """The application. It starts without Postgres, and answers 503 until it can be reached."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.pool = AsyncConnectionPool(
+            database_url,
+            name=f"Postgres at {address(database_url)}",
+            kwargs={"autocommit": True, "connect_timeout": 3},
+            configure=_bound_lock_waits,
+            min_size=1,
+            max_size=10,
+            timeout=CONNECTION_WAIT_S,
+            # When to stop backing off and start over: keeps the pause after an outage below this many seconds.
+            reconnect_timeout=3,
+            open=False,
+        )
+        async with app.state.pool:
+            yield
+
+    return Starlette(
+        routes=[Route("/orders", post_order, methods=["POST"]), Route("/healthz", get_health, methods=["GET"])],
+        exception_handlers={Problem: answer, HTTPException: answer, ClientDisconnect: _give_up},
+        lifespan=lifespan,
+    )
+
+
+def main() -> None:
+    """Run the API until SIGTERM."""
+    log_to_stderr("api")
+    settings = load(ApiSettings)
+    serve(api(settings.database_url), settings.port)

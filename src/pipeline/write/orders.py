@@ -1,0 +1,101 @@
+"""Accepting an order: its row, its event and the answer for its Idempotency-Key in one transaction, or nothing.
+
+So a client that did not get its answer may ask again with the same key and is told the same order, and an order without
+an event (or an event without an order) cannot exist, wherever a crash falls.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+from psycopg.errors import LockNotAvailable
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chaos.checkpoint import checkpoint
+from pipeline.write.problems import Problem
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+KEY = "Idempotency-Key"
+LONGEST_KEY = 255
+
+REMEMBER = "insert into idempotency_keys (key, fingerprint, reply) values (%s, %s, %s) on conflict do nothing"
+RECALL = "select fingerprint, reply from idempotency_keys where key = %s"
+ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, %s, %s, %s)"
+EVENT = "insert into outbox (order_id, seq, type, payload) values (%s, 1, 'order.placed', %s)"
+
+
+class NewOrder(BaseModel):
+    """The body of POST /orders. Strict: "12" is no amount, true is no amount, and an unknown member is a mistake."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    # Postgres cannot store NUL, and nobody wants the other control characters in a log.
+    customer_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    amount: Annotated[int, Field(gt=0, le=10**12)]  # minor units: 1999 with EUR is 19.99 euros
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+    def as_json(self) -> str:
+        """The same text for the same order, however the client wrote it."""
+        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+
+    def fingerprint(self) -> str:
+        """Tells whether two requests ask for the same."""
+        return sha256(self.as_json().encode()).hexdigest()
+
+
+def parse(body: bytes) -> NewOrder:
+    """The order in a request's body, or a `Problem` that names every field at fault."""
+    try:
+        return NewOrder.model_validate_json(body)
+    except ValidationError as wrong:
+        errors = {".".join(map(str, e["loc"])) or "body": e["msg"] for e in wrong.errors()}
+        if any(e["type"] == "json_invalid" for e in wrong.errors()):
+            raise Problem(HTTPStatus.BAD_REQUEST, "The body is not JSON.", errors=errors) from wrong
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "This is not an order.", errors=errors) from wrong
+
+
+def check_key(key: str | None) -> str:
+    """The key, or a `Problem` that says what a key is."""
+    if key and len(key) <= LONGEST_KEY and key.isascii() and key.isprintable():
+        return key
+    errors = {KEY: f"Required: 1 to {LONGEST_KEY} printable ASCII characters, new for each order, same for each retry."}
+    raise Problem(HTTPStatus.BAD_REQUEST, f"The header {KEY} is missing or malformed.", errors=errors)
+
+
+async def place(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+    """Record the order unless `key` was used before; either way return the body that answers it.
+
+    The connection must have a `lock_timeout`: a request with the same key that is still in progress makes the first
+    insert wait for its outcome, and that wait has to end.
+    """
+    order_id = str(uuid4())
+    reply = json.dumps({"order_id": order_id, "state": "pending"})
+    async with connection.transaction():
+        try:
+            remembered = await connection.execute(REMEMBER, [key, order.fingerprint(), reply])
+        except LockNotAvailable as busy:
+            errors = {KEY: "A request with this key is in progress."}
+            raise Problem(HTTPStatus.CONFLICT, "Wait for it, or ask again soon.", errors=errors) from busy
+        if remembered.rowcount == 0:
+            return await _recall(connection, key, order)
+        await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
+        await connection.execute(EVENT, [order_id, order.as_json()])
+        checkpoint("order.inserted")
+    checkpoint("order.committed")
+    return reply
+
+
+async def _recall(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+    row = await (await connection.execute(RECALL, [key])).fetchone()
+    assert row is not None, "rows of idempotency_keys are never deleted"  # noqa: S101 - an invariant, not a check of input
+    fingerprint, reply = row
+    if fingerprint != order.fingerprint():
+        errors = {KEY: "It was used for another order. A new order needs a new key."}
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "This key stands for another order.", errors=errors)
+    return str(reply)
