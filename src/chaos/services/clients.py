@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from chaos.errors import MissingPart
 
-_REMEDY = "Install it with `pip install 'onecharge[clients]'`."
-
 
 def psycopg() -> Any:
     """The module `psycopg`."""
-    return _client("psycopg")
+    require_client("psycopg")
+    return importlib.import_module("psycopg")
 
 
 def confluent_kafka() -> Any:
     """The module `confluent_kafka`, with its `admin` in place."""
-    _client("confluent_kafka.admin")
-    return _client("confluent_kafka")
+    require_client("confluent_kafka")
+    importlib.import_module("confluent_kafka.admin")
+    return importlib.import_module("confluent_kafka")
 
 
-def _client(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise MissingPart(f"the client {package}", looked_for=[f"import {module}"], remedy=_REMEDY) from error
+def require_client(module: str) -> None:
+    """Raise `MissingPart` if a client is not installed, without the time its import takes."""
+    if importlib.util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        remedy = "Install it with `pip install 'onecharge[clients]'`."
+        raise MissingPart(f"the client {package}", looked_for=[f"the Python package {package}"], remedy=remedy)

