@@ -1,1 +1,91 @@
-"""Prove that systems built from real workers, Postgres and Kafka survive crashes."""
+"""Prove that systems built from real workers, Postgres and Kafka survive crashes.
+
+Everything public is here; each name is imported when it is first used, so that ``import chaos`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chaos.checkpoint import checkpoint
+    from chaos.conditions import Condition, group_drained, no_rows
+    from chaos.drill import Run, Verdict
+    from chaos.errors import (
+        ChaosError,
+        MissingPart,
+        NotHolding,
+        NotInTime,
+        ProcessDied,
+        Undecided,
+        UnknownName,
+        Violated,
+        WrongChecksum,
+    )
+    from chaos.invariants import Invariant, Ledger, Violation, nothing_lost, one_effect_per_key
+    from chaos.lane import Lane, Worker
+    from chaos.schedule import Fault, Schedule
+    from chaos.session import Session
+    from chaos.system import System
+
+_HOMES = {
+    "chaos.checkpoint": ("checkpoint",),
+    "chaos.conditions": ("Condition", "group_drained", "no_rows"),
+    "chaos.drill": ("Run", "Verdict"),
+    "chaos.errors": (
+        "ChaosError",
+        "MissingPart",
+        "NotHolding",
+        "NotInTime",
+        "ProcessDied",
+        "Undecided",
+        "UnknownName",
+        "Violated",
+        "WrongChecksum",
+    ),
+    "chaos.invariants": ("Invariant", "Ledger", "Violation", "nothing_lost", "one_effect_per_key"),
+    "chaos.lane": ("Lane", "Worker"),
+    "chaos.schedule": ("Fault", "Schedule"),
+    "chaos.session": ("Session",),
+    "chaos.system": ("System",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
+    "checkpoint",
+    "Condition",
+    "group_drained",
+    "no_rows",
+    "Run",
+    "Verdict",
+    "ChaosError",
+    "MissingPart",
+    "NotHolding",
+    "NotInTime",
+    "ProcessDied",
+    "Undecided",
+    "UnknownName",
+    "Violated",
+    "WrongChecksum",
+    "Invariant",
+    "Ledger",
+    "Violation",
+    "nothing_lost",
+    "one_effect_per_key",
+    "Lane",
+    "Worker",
+    "Fault",
+    "Schedule",
+    "Session",
+    "System",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        msg = f"module 'chaos' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -122,14 +122,15 @@ class Zygote:
 class Supervisor:
     """Starts processes and answers for them. Use it as a context manager; leaving it ends them all.
 
-    `on_arrival` is called in the hub's thread with (worker, checkpoint) for each arrival; what it returns says whether
-    the worker may go on. It must not wait.
+    Workers name themselves ``lane/worker``. `listeners` has a function for each lane, called in the hub's thread with
+    (worker, checkpoint) for each arrival; what it returns says whether the worker may go on. It must not wait. Where
+    nobody listens, everybody may go on.
     """
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.processes: list[Process] = []
-        self.on_arrival: Callable[[str, str], bool] = lambda _worker, _checkpoint: True
+        self.listeners: dict[str, Callable[[str, str], bool]] = {}
         self._changed = threading.Condition()
         self._answers: dict[int, dict[str, Any] | None] = {}
         self._request = 0
@@ -372,9 +373,14 @@ class _Arrivals:
             text = line.decode()
             if not self._worker:
                 self._worker = text
-            elif self._supervisor.on_arrival(self._worker, text):
+            elif self._may_go_on(text):
                 with contextlib.suppress(OSError):  # killed by somebody else just now
                     self._connection.send(b"\n")
+
+    def _may_go_on(self, checkpoint: str) -> bool:
+        lane, _, worker = self._worker.partition("/")
+        listener = self._supervisor.listeners.get(lane)
+        return listener is None or listener(worker, checkpoint)
 
 
 def _run_directory() -> tuple[Path, int]:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
-from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, reason, require_topic
+from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, reason
 from pipeline.runtime import Outage, Stop, Unavailable
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Handler(Protocol):
     """What a consumer group does with an event."""
 
     name: str
+
+    def ready(self) -> None:
+        """Connect to what `handle` needs, or raise `Unavailable`."""
 
     def handle(self, event: OrderPlaced) -> None:
         """Take effect, durably, or recognise that this was done before.
@@ -62,8 +65,9 @@ class GroupConsumer:
     def run(self) -> None:
         """Consume until asked to stop."""
         try:
-            self._outage.until(lambda: require_topic(self._consumer, self._settings, self._topic))
-            self._consumer.subscribe([self._topic])
+            # Subscribing first lets the group's join, most of a restart's time, run while the handler connects.
+            self._consumer.subscribe([self._topic], on_assign=lambda *_: self._outage.over())
+            self._outage.until(self._handler.ready)
             while not self._stop.asked:
                 message = self._consumer.poll(POLL_S)
                 if message is not None:
@@ -115,11 +119,11 @@ class GroupConsumer:
             log.info("%s is no longer ours: %s", where(message), reason(gone.args[0]))
 
     def _broker_error(self, error: KafkaError) -> None:
-        # librdkafka mends everything but fatal errors (such as another process with our GROUP_INSTANCE_ID) by itself.
-        if error.fatal():
+        if error.fatal():  # such as another process with our GROUP_INSTANCE_ID
             log.error("%s told this consumer to end: %s", broker(self._settings), reason(error))
             sys.exit(1)
-        self._outage.tell(f"{broker(self._settings)}: {reason(error)}")
+        if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - its public name. One connection of several: no news
+            self._outage.tell(f"{broker(self._settings)}: {reason(error)}")  # librdkafka mends it by itself
 
 
 def decode(message: Message) -> OrderPlaced:

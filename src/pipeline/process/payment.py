@@ -16,7 +16,7 @@ from pipeline.process import inbox
 from pipeline.process.charging import Gateway
 from pipeline.process.consumer import GroupConsumer
 from pipeline.route.topics import full_name
-from pipeline.runtime import Database, Outage, Stop, log_to_stderr
+from pipeline.runtime import Database, Stop, log_to_stderr
 from pipeline.settings import PaymentSettings, load
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Payment:
 
     def __init__(self, database: Database, gateway: Gateway, group: str) -> None:
         self._database, self._gateway, self._group = database, gateway, group
+
+    def ready(self) -> None:
+        """Connect to Postgres. The gateway is connected to at the first charge."""
+        self._database.connect()
 
     def handle(self, event: OrderPlaced) -> None:
         """Charge the order unless that was done."""
@@ -70,11 +74,9 @@ def run(handler: type[Payment] = Payment, consumer: type[GroupConsumer] = GroupC
     log_to_stderr(handler.name)
     stop = Stop()
     settings = load(PaymentSettings)
-    database = Database(settings.database_url)
-    payment = handler(database, Gateway(settings.gateway_url), full_name(settings, handler.name))
-    member = consumer(settings, payment, stop)  # begins to connect to Kafka, in the background
-    Outage(stop, "No event is taken until it is back; trying again").until(database.connect)
-    member.run()
+    group = full_name(settings, handler.name)
+    payment = handler(Database(settings.database_url), Gateway(settings.gateway_url), group)
+    consumer(settings, payment, stop).run()
 
 
 def main() -> None:

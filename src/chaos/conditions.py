@@ -1,0 +1,57 @@
+"""When a system has nothing left to do, asked of the servers themselves.
+
+Texts may contain the lane's placeholders (`chaos.lane`): ``group_drained("{lane}.payment", "orders")``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chaos.services.clients import confluent_kafka
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chaos.lane import Lane
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`outstanding` says what is left to do in a lane, in a few words; an empty text means nothing."""
+
+    name: str
+    outstanding: Callable[[Lane], str]
+
+
+def no_rows(relation: str) -> Condition:
+    """A table or view of the lane's database is empty."""
+
+    def outstanding(lane: Lane) -> str:
+        [(count,)] = lane.execute(f"SELECT count(*) FROM {relation}")  # noqa: S608 - the drill's author names it
+        return f"{relation} has {count} rows" if count else ""
+
+    return Condition(f"no rows in {relation}", outstanding)
+
+
+def group_drained(group: str, topic: str) -> Condition:
+    """A consumer group has committed the end of every partition of the lane's topic `topic` (its short name)."""
+
+    def outstanding(lane: Lane) -> str:
+        kafka = confluent_kafka()
+        partitions = lane.partitions(topic)
+        latest = dict.fromkeys(partitions, kafka.admin.OffsetSpec.latest())
+        request = kafka.ConsumerGroupTopicPartitions(lane.fill(group), partitions)
+        answers = lane.kafka_admin.list_offsets(latest)
+        [answered] = lane.kafka_admin.list_consumer_group_offsets([request]).values()
+        try:
+            ends = {partition.partition: end.result().offset for partition, end in answers.items()}
+            committed = {one.partition: max(one.offset, 0) for one in answered.result().topic_partitions}
+        except kafka.KafkaException as error:
+            if error.args[0].code() == kafka.KafkaError.GROUP_ID_NOT_FOUND:
+                return f"group {lane.fill(group)} does not exist yet"
+            raise
+        lag = sum(end - committed.get(partition, 0) for partition, end in ends.items())
+        return f"group {lane.fill(group)} is {lag} messages behind" if lag else ""
+
+    return Condition(f"group {group} drained", outstanding)

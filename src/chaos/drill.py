@@ -1,0 +1,214 @@
+"""One drill: a workload under a schedule, until nothing is left to do; then the verdict.
+
+The steps are those of every drill: *arm* the schedule; run the *workload*; *break* each worker at its point and
+*recover* it; wait until the system has *settled*; *judge* by the ledger.
+
+A verdict is ``holds``, ``violated`` or ``unknown``, and unknown is never taken for a success: no fault fired, nothing
+was accepted, the system did not settle, a worker ended by itself, a check raised. Each says so in `Verdict.reasons`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import time
+import urllib.parse
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chaos.errors import ChaosError, Undecided, Violated
+from chaos.waiting import Deadline, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from chaos.invariants import Ledger, Record, Violation
+    from chaos.lane import Lane
+    from chaos.schedule import Schedule
+    from chaos.system import System
+
+_CALL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Fired:
+    """A fault that was carried out: at which point, in which process, and how that process ended."""
+
+    fault: str
+    worker: str
+    ended: str
+
+    def __str__(self) -> str:
+        return f"{self.fault}: {self.worker} {self.ended}"
+
+
+@dataclass
+class Verdict:
+    """What a drill showed. `schedule` as text is what to replay; `events` is all that happened, in order."""
+
+    schedule: Schedule
+    ledgers: tuple[Ledger, ...]
+    keys: tuple[str, ...] = ()
+    fired: list[Fired] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    logs: tuple[Path, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """``holds``, ``violated`` or ``unknown``."""
+        if self.violations:
+            return "violated"
+        return "unknown" if self.reasons else "holds"
+
+    def records(self, key: str) -> list[Record]:
+        """Everything the ledgers say about a key."""
+        return [record for ledger in self.ledgers for record in ledger.of(key)]
+
+    def requests(self, key: str) -> int:
+        """How often an effect was asked for on behalf of a key."""
+        return len(self.records(key))
+
+    def effects(self, key: str) -> int:
+        """How often it had one."""
+        return sum(record.effect for record in self.records(key))
+
+    def require_holds(self) -> None:
+        """Return if the verdict is ``holds``.
+
+        Raises:
+            Violated: an invariant was broken.
+            Undecided: the run proves nothing.
+        """
+        if self.status != "holds":
+            raise (Violated if self.status == "violated" else Undecided)(self)
+
+    def story(self) -> str:
+        """The verdict in full: what was broken, why it is what it is, and the ledger's lines it was judged by."""
+        lines = [f"{self.status}: {self.schedule or 'no fault'}"]
+        lines += [f"  fired     {fired}" for fired in self.fired]
+        lines += [f"  violated  {violation}" for violation in self.violations]
+        lines += [f"  unknown   {reason}" for reason in self.reasons]
+        for key in self.keys:
+            lines.append(f"  {key}: {self.requests(key)} requests, {self.effects(key)} effects")
+            lines += [f"    {record}" for record in self.records(key)]
+        if self.status != "holds":
+            lines += ["  events", *(f"    {event}" for event in self.events)]
+            lines += [f"  log       {log}" for log in self.logs]
+        return "\n".join(lines)
+
+
+class Run:
+    """What a workload does its work with: HTTP calls to the system, statements to its database, keys to answer for."""
+
+    def __init__(self, system: System, deadline: Deadline) -> None:
+        self.lane: Lane = system.lane
+        self.keys: list[str] = []
+        self._system, self._deadline = system, deadline
+
+    def new_key(self) -> str:
+        """A key that nobody has used: text of fixed width."""
+        return uuid.uuid4().hex
+
+    def accept(self, key: str) -> str:
+        """Say that the system has accepted `key` and must answer for it from now on."""
+        self.keys.append(key)
+        return key
+
+    def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement in the lane's database, committed at once, and return its rows."""
+        return self.lane.execute(statement, parameters)
+
+    def post(self, path: str, body: Any, *, idempotency_key: str | None = None) -> Any:
+        """POST JSON to the system's HTTP worker and return the reply's JSON.
+
+        Like a customer who wants an answer, this asks again with the same Idempotency-Key while the worker is away or
+        says 5xx, until the drill's deadline.
+
+        Raises:
+            ChaosError: it answered 4xx.
+            NotInTime: no good answer came.
+        """
+        url = urllib.parse.urlsplit(self._system.url)
+        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or self.new_key()}
+        content = json.dumps(body).encode()
+
+        def ask() -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(url.netloc, timeout=min(_CALL_S, self._deadline.left + 0.1))
+            try:
+                connection.request("POST", path, content, headers)
+                reply = connection.getresponse()
+                return reply.status, reply.read()
+            finally:
+                connection.close()
+
+        asked_again_on = (OSError, http.client.HTTPException)
+        status, answer = wait_until(
+            f"{url.netloc}{path} to answer", ask, self._deadline, accept=lambda got: got[0] < 500, retry_on=asked_again_on
+        )
+        if status >= 400:
+            msg = f"POST {path} of {body} was answered {status}: {answer.decode(errors='replace')}"
+            raise ChaosError(msg)
+        return json.loads(answer)
+
+
+def run_drill(system: System, schedule: Schedule) -> Verdict:
+    """Carry out one drill on a running system; see the module's docstring."""
+    ledgers = tuple({id(one.ledger): one.ledger for one in system.invariants}.values())
+    verdict = Verdict(schedule, ledgers)
+    deadline = Deadline(system.within)
+    began = time.time()
+    with system.armed(schedule) as armed:
+        run = Run(system, deadline)
+        try:
+            system.workload(run)
+            verdict.keys = tuple(run.keys)
+            _settle(system, verdict, deadline)
+        except (ChaosError, OSError) as error:
+            verdict.keys = tuple(run.keys)
+            verdict.reasons.append(f"{type(error).__name__}: {error}")
+    verdict.fired = armed.fired
+    verdict.events = [f"{at - began:8.3f} {text}" for at, text in armed.events]
+    verdict.logs = armed.logs()
+    verdict.reasons += armed.reasons()
+    if not verdict.keys:
+        verdict.reasons.append("the workload had nothing accepted, so there is nothing to judge")
+    return verdict
+
+
+def _settle(system: System, verdict: Verdict, deadline: Deadline) -> None:
+    """Wait until nothing is left to do, and judge.
+
+    It ends at once when the goal is reached: conditions met, every fault fired, no violation. Otherwise, and only
+    then, it waits out the grace, for an effect that may still come from where no condition sees it; the clock of the
+    grace starts anew whenever something happens.
+    """
+    quiet: Deadline | None = None
+    seen = -1
+    for pause in itertools.chain((0.001, 0.002, 0.004), itertools.repeat(0.005)):
+        system.require_healthy()
+        outstanding = system.outstanding()
+        verdict.violations = judge(system, verdict.keys, settled=not outstanding)
+        if not outstanding:
+            if system.arrivals != seen or quiet is None:
+                seen, quiet = system.arrivals, Deadline(system.grace)
+            if system.all_fired and not verdict.violations:
+                return
+            if quiet.passed:
+                return
+        else:
+            quiet = None
+        if deadline.passed:
+            verdict.violations = judge(system, verdict.keys, settled=False)
+            raise deadline.missed("the system to settle", outstanding or "faults that have not fired", system.logs())
+        time.sleep(pause)
+
+
+def judge(system: System, keys: Iterable[str], *, settled: bool) -> list[Violation]:
+    """All violations among the keys; of invariants that need a settled system only if it is one."""
+    keys = tuple(keys)
+    return [found for one in system.invariants if one.final or settled for found in one.check(keys)]

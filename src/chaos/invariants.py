@@ -1,0 +1,116 @@
+"""What must be true of a ledger, whatever was broken: pure functions that return all violations.
+
+A ledger is the append-only log of somebody who is never broken, one JSON object a line. Each record names a key in
+a field that the `Ledger` is told. A record is an effect unless it says ``"effect": false``, as a payment gateway does
+that recognised a repeated request and did not charge again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a ledger; `number` counts from 1."""
+
+    number: int
+    key: str
+    effect: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.text}"
+
+
+class Ledger:
+    """A ledger file, read as it grows."""
+
+    def __init__(self, path: Path, *, key: str) -> None:
+        self.path, self._field = path, key
+        self._position = 0
+        self._count = 0
+        self._records: defaultdict[str, list[Record]] = defaultdict(list)
+
+    def of(self, key: str) -> list[Record]:
+        """All records that name `key`, in order."""
+        self._read()
+        return list(self._records.get(key, ()))
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):  # being written at this moment
+                    return
+                self._position += len(line)
+                self._count += 1
+                self._add(line.decode().rstrip("\n"))
+
+    def _add(self, text: str) -> None:
+        content: dict[str, Any] = json.loads(text)
+        key = str(content[self._field])
+        self._records[key].append(Record(self._count, key, content.get("effect", True) is not False, text))
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A key for which an invariant does not hold, with the records that show it."""
+
+    invariant: str
+    key: str
+    detail: str
+    records: tuple[Record, ...] = ()
+
+    def __str__(self) -> str:
+        shown = f" (records {', '.join(f'#{record.number}' for record in self.records)})" if self.records else ""
+        return f"{self.invariant}: {self.key} {self.detail}{shown}"
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A rule about keys. `check` returns every violation among the keys it is given.
+
+    `final` says that what is violated once stays so; the others may only be judged when the system has settled.
+    """
+
+    name: str
+    check: Callable[[Sequence[str]], list[Violation]] = field(repr=False)
+    ledger: Ledger = field(repr=False)
+    final: bool
+
+
+def one_effect_per_key(ledger: Ledger) -> Invariant:
+    """No key has more than one effect in the ledger, however often it was asked for."""
+
+    def check(keys: Iterable[str]) -> list[Violation]:
+        found = []
+        for key in keys:
+            effects = tuple(record for record in ledger.of(key) if record.effect)
+            if len(effects) > 1:
+                found.append(Violation("one effect per key", key, f"has {len(effects)} effects", effects))
+        return found
+
+    return Invariant("one effect per key", check, ledger, final=True)
+
+
+def nothing_lost(ledger: Ledger) -> Invariant:
+    """Every key that was accepted has an effect in the ledger."""
+
+    def check(keys: Iterable[str]) -> list[Violation]:
+        return [
+            Violation("nothing lost", key, "was accepted and has no effect", tuple(ledger.of(key)))
+            for key in keys
+            if not any(record.effect for record in ledger.of(key))
+        ]
+
+    return Invariant("nothing lost", check, ledger, final=False)

@@ -1,0 +1,204 @@
+"""A lane: a namespace of its own on shared servers, and the workers that run in it.
+
+A lane has its own database, its own topics, and a name that keeps its consumer groups apart from other lanes'. Lanes
+share the servers, so several can be used side by side.
+
+What a worker is told, in its environment: ``DATABASE_URL``, ``KAFKA_BOOTSTRAP_SERVERS``, ``PORT`` if it serves HTTP,
+and whatever `Worker.env` names. Values there, and the words of a command line, may contain
+
+    {postgres} {kafka}          DSN of the lane's database; bootstrap servers
+    {lane}                      the lane's name, for consumer groups and the like
+    {topics[orders]}            full name of the lane's topic "orders"
+    {replica} {port} {files}    number of the replica from 0; port to listen on; a directory of the lane's own
+
+A literal brace is written twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from chaos.errors import ChaosError
+from chaos.invariants import Ledger
+from chaos.services.clients import confluent_kafka, psycopg
+from chaos.services.ports import Port, lease_port
+from chaos.waiting import Deadline, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chaos.drill import Verdict
+    from chaos.services.kafka import Kafka
+    from chaos.services.postgres import Postgres
+    from chaos.workers.supervisor import Process, Supervisor
+
+_START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One role of a system.
+
+    `run` is a function without arguments that can be imported by name (it is run in a fork of a warm parent), or a
+    command line. `http` says that it serves HTTP on 127.0.0.1 at the port it is given.
+    """
+
+    name: str
+    run: Callable[[], object] | str | Sequence[str]
+    replicas: int = 1
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    http: bool = False
+
+    @property
+    def call(self) -> str | None:
+        """``module:function`` for a function, None for a command line."""
+        if not callable(self.run):
+            return None
+        module, name = getattr(self.run, "__module__", None), getattr(self.run, "__qualname__", "<")
+        if module in (None, "__main__") or "<" in name:
+            msg = f"worker {self.name!r}: {self.run!r} cannot be imported by name; give a function of a module"
+            raise ChaosError(msg)
+        return f"{module}:{name}"
+
+    @property
+    def argv(self) -> list[str]:
+        """The words of the command line; ``python`` is this interpreter."""
+        words = shlex.split(self.run) if isinstance(self.run, str) else [str(word) for word in self.run]  # type: ignore[union-attr]
+        return [sys.executable if words[0] == "python" else words[0], *words[1:]]
+
+
+@dataclass
+class Trusted:
+    """A worker that is never broken. Its `ledger` is what drills are judged by."""
+
+    url: str
+    ledger: Ledger
+    process: Process
+
+
+class Lane:
+    """See the module's docstring. Made by `chaos.session.Session.lane`."""
+
+    def __init__(
+        self,
+        name: str,
+        supervisor: Supervisor,
+        *,
+        files: Path,
+        postgres: Postgres | None,
+        kafka: Kafka | None,
+        topics: Mapping[str, int],
+    ) -> None:
+        self.name, self.supervisor, self.files = name, supervisor, files
+        self.topics = {short: f"{name}.{short}" for short in topics}
+        self.postgres = postgres.database_dsn(name) if postgres else ""
+        self.kafka = kafka.bootstrap if kafka else ""
+        self._kafka, self._partitions = kafka, topics
+        self._ports: dict[tuple[str, int], Port] = {}
+        self._connection: Any = None
+        self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+
+    def listen(self, on_arrival: Callable[[str, str], bool] | None) -> None:
+        """Hear this lane's workers arrive, as ("payment.0~1", checkpoint); what is returned lets them go on or not."""
+        if on_arrival is None:
+            self.supervisor.listeners.pop(self.name, None)
+        else:
+            self.supervisor.listeners[self.name] = on_arrival
+
+    @property
+    def kafka_admin(self) -> Any:
+        """A client for administration of the lane's cluster."""
+        if self._kafka is None:
+            msg = f"lane {self.name} has no Kafka: name its topics when you make it"
+            raise ChaosError(msg)
+        return self._kafka.admin
+
+    def partitions(self, topic: str) -> list[Any]:
+        """All partitions of the lane's topic with that short name, as `confluent_kafka.TopicPartition`."""
+        make = confluent_kafka().TopicPartition
+        return [make(self.topics[topic], number) for number in range(self._partitions[topic])]
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement in the lane's database, committed at once, and return its rows."""
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg().connect(self.postgres, autocommit=True, application_name="onecharge")
+        cursor = self._connection.execute(statement, parameters)
+        return list(cursor) if cursor.description else []
+
+    def close(self) -> None:
+        """Close the lane's own connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def fill(self, text: str, **more: object) -> str:
+        """`text` with the lane's placeholders filled in."""
+        values = {"postgres": self.postgres, "kafka": self.kafka, "lane": self.name, "topics": self.topics}
+        try:
+            return text.format(**values, files=self.files, **more)
+        except (KeyError, IndexError, ValueError) as error:
+            msg = f"{text!r} has a placeholder that lane {self.name} cannot fill: {error!r} (a literal brace is doubled)"
+            raise ChaosError(msg) from error
+
+    def port(self, worker: Worker, replica: int) -> Port:
+        """The port that a replica listens on, the same for all its incarnations."""
+        key = (worker.name, replica)
+        if key not in self._ports:
+            self._ports[key] = lease_port()
+        return self._ports[key]
+
+    def start(self, worker: Worker, *, replica: int = 0, incarnation: int = 0, preload: Sequence[str] = ()) -> Process:
+        """Start one process of a worker."""
+        label = f"{worker.name}.{replica}"
+        env = dict(os.environ)
+        env |= {"DATABASE_URL": self.postgres} if self.postgres else {}
+        env |= {"KAFKA_BOOTSTRAP_SERVERS": self.kafka} if self.kafka else {}
+        more: dict[str, object] = {"replica": replica}
+        if worker.http:
+            more["port"] = self.port(worker, replica)
+            env["PORT"] = str(more["port"])
+        env |= {name: self.fill(value, **more) for name, value in worker.env.items()}
+        env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
+        log = f"{self.name}-{label}"
+        if worker.call is not None:
+            zygote = self.supervisor.zygote({worker.call.partition(":")[0], *preload})
+            return zygote.fork(log, worker.call, env=env, cwd=self.files)
+        argv = [self.fill(word, **more) for word in worker.argv]
+        return self.supervisor.spawn(log, argv, env=env, cwd=self.files)
+
+    def require_listening(self, worker: Worker, replica: int, process: Process, deadline: Deadline) -> None:
+        """Wait until a replica accepts connections.
+
+        Raises:
+            NotInTime: it does not.
+            ProcessDied: it ended by itself.
+        """
+        port = self.port(worker, replica)
+
+        def connect() -> bool:
+            process.require_running()
+            socket.create_connection(("127.0.0.1", port.number), timeout=1).close()
+            return True
+
+        what = f"{worker.name} to listen on {port.address}"
+        wait_until(what, connect, deadline, retry_on=(OSError,), logs=[process.log], every=0.005)
+
+    def trusted(
+        self, name: str, run: Callable[[], object] | str | Sequence[str], *, ledger: str, key: str, **env: str
+    ) -> Trusted:
+        """Start an HTTP service that is never broken, and wait until it listens.
+
+        `ledger` is the file in which it records the requests it has served, before it answers; it is told the path as
+        ``LEDGER``. `key` is the records' field that says which key a request was for.
+        """
+        path = self.files / ledger
+        worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
+        process = self.start(worker)
+        self.require_listening(worker, 0, process, Deadline(_START_S))
+        return Trusted(f"http://{self.port(worker, 0).address}", Ledger(path, key=key), process)

@@ -1,0 +1,105 @@
+"""What a test run shares: one supervisor, its servers, and the lanes made on them.
+
+`Session` is what the pytest fixture ``onecharge`` hands out. It can be used without pytest::
+
+    with chaos.Session(Path("artifacts")) as session, session.lane(schema="schema.sql") as lane:
+        ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos.lane import Lane
+from chaos.services.cache import Progress, silent
+from chaos.services.external import External
+from chaos.services.local import Local
+from chaos.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
+
+    from chaos.drill import Verdict
+
+
+class Session:
+    """Servers are started when a lane first needs them, and end with the session.
+
+    Args:
+        output: a directory for logs and ledgers, which are kept; `output`/logs is emptied at the start.
+        postgres: DSN of a Postgres that you run; the user must be allowed to create databases.
+        kafka: bootstrap servers of a Kafka that you run.
+        progress: told about slow steps of a first run, such as downloads.
+        on_verdict: told each drill's verdict.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        *,
+        postgres: str | None = None,
+        kafka: str | None = None,
+        progress: Progress = silent,
+        on_verdict: Callable[[Verdict], None] = lambda _verdict: None,
+    ) -> None:
+        self.output = output.absolute()
+        self.on_verdict = on_verdict
+        self.supervisor = Supervisor(self.output / "logs")
+        self._local = Local(self.supervisor, progress=progress)
+        self._external = External(postgres=postgres, kafka=kafka)
+        self._numbers = itertools.count()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self.output / "logs", ignore_errors=True)
+        self._stack.enter_context(self.supervisor)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    @property
+    def services(self) -> Local:
+        """The servers of our own."""
+        return self._local
+
+    @contextlib.contextmanager
+    def lane(self, *, schema: str | Path | None = None, topics: Mapping[str, int] | None = None) -> Iterator[Lane]:
+        """A fresh lane; see `chaos.lane`.
+
+        Args:
+            schema: a file of SQL to set up the lane's database with, or the SQL itself; None for no Postgres at all.
+            topics: short name and number of partitions of each topic; None for no Kafka at all.
+        """
+        name = f"lane{os.getpid()}x{next(self._numbers)}"
+        ours = [] if schema is None or self._external.postgres else ["postgres"]
+        ours += [] if topics is None or self._external.kafka else ["kafka"]
+        self._local.start(*ours)
+        postgres = None if schema is None else self._external.postgres or self._local.postgres
+        kafka = None if topics is None else self._external.kafka or self._local.kafka
+        files = self.output / "lanes" / name
+        files.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            if postgres is not None:
+                stack.callback(postgres.drop_database, name)
+                postgres.create_database(name, _sql(schema))
+            lane = Lane(
+                name, self.supervisor, files=files, postgres=postgres, kafka=kafka, topics=topics or {}
+            )
+            lane.on_verdict = self.on_verdict
+            if kafka is not None and topics:
+                stack.callback(kafka.delete_topics, lane.topics.values())
+                kafka.create_topics({lane.topics[short]: count for short, count in topics.items()})
+            stack.callback(lane.close)
+            yield lane
+
+
+def _sql(schema: str | Path | None) -> str:
+    is_file = isinstance(schema, Path) or (schema is not None and schema.endswith(".sql"))
+    return Path(str(schema)).read_text(encoding="utf-8") if is_file else str(schema or "")
