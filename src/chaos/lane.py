@@ -102,6 +102,7 @@ class Lane:
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
         self._ports: dict[tuple[str, int], Port] = {}
+        self._trusted: list[Process] = []
         self._connection: Any = None
         self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
@@ -133,9 +134,13 @@ class Lane:
         return list(cursor) if cursor.description else []
 
     def close(self) -> None:
-        """Close the lane's own connection."""
+        """End the lane's trusted workers, its own connection, and the leases of its ports."""
+        for process in self._trusted:
+            process.kill()
         if self._connection is not None:
             self._connection.close()
+        for port in self._ports.values():
+            port.close()
 
     def fill(self, text: str, **more: object) -> str:
         """`text` with the lane's placeholders filled in."""
@@ -200,5 +205,6 @@ class Lane:
         path = self.files / ledger
         worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
         process = self.start(worker)
+        self._trusted.append(process)
         self.require_listening(worker, 0, process, Deadline(_START_S))
         return Trusted(f"http://{self.port(worker, 0).address}", Ledger(path, key=key), process)

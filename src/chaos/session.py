@@ -59,6 +59,7 @@ class Session:
     def __enter__(self) -> Self:
         shutil.rmtree(self.output / "logs", ignore_errors=True)
         self._stack.enter_context(self.supervisor)
+        self._stack.callback(self._local.close)
         return self
 
     def __exit__(self, *exception: Any) -> None:

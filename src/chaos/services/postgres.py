@@ -80,6 +80,11 @@ class Postgres:
         with psycopg().connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement)
 
+    def release(self) -> None:
+        """End the lease of its port."""
+        if self.port is not None:
+            self.port.close()
+
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers a query.
 

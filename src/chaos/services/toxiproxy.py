@@ -43,6 +43,11 @@ class Toxiproxy:
         with urllib.request.urlopen(request, timeout=_CALL_S) as reply:  # noqa: S310 - our own server
             return json.loads(reply.read() or b"null")
 
+    def release(self) -> None:
+        """End the lease of its port."""
+        if self.port is not None:
+            self.port.close()
+
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers.
 

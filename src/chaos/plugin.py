@@ -1,0 +1,158 @@
+"""The pytest plugin: the session-scoped fixture ``onecharge``, its options, and what is told about drills.
+
+Small and lazy: it is loaded in every test run on a machine where the library is installed, so it imports nothing but
+pytest until a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from chaos.drill import Verdict
+    from chaos.session import Session
+
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+_VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+_ATTRIBUTE = "onecharge_drills"
+_TAIL_LINES = 15
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the group of options; each starts with ``--onecharge-``."""
+    group = parser.getgroup("onecharge", "onecharge: crash drills on real servers")
+    group.addoption(
+        "--onecharge-postgres", metavar="DSN", help="use this Postgres instead of starting one; may create databases"
+    )
+    group.addoption("--onecharge-kafka", metavar="ADDRESS", help="use this Kafka (bootstrap servers) instead of one of our own")
+    group.addoption(
+        "--onecharge-output", metavar="DIR", default="artifacts", help="where logs and ledgers are kept (default: artifacts)"
+    )
+    group.addoption(
+        "--onecharge-require",
+        action="store_true",
+        default=None,
+        help="a missing server, client or runtime fails a test instead of skipping it (the default where CI is set)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "drills: breaks a system of real workers on real servers and judges it by a ledger")
+    config.stash[_VERDICTS] = []
+
+
+@pytest.fixture(scope="session")
+def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """The test run's `chaos.Session`: ``with onecharge.lane(schema=…, topics=…) as lane``.
+
+    Servers start when a lane first needs them. A part that is missing on this machine skips the test, or fails it in
+    CI and with ``--onecharge-require``.
+    """
+    from chaos.session import Session  # noqa: PLC0415 - an unrelated test run must not pay for it
+
+    config = request.config
+    output = config.rootpath / config.getoption("--onecharge-output") / getattr(config, "workerinput", {}).get("workerid", "")
+    session = Session(
+        output,
+        postgres=config.getoption("--onecharge-postgres"),
+        kafka=config.getoption("--onecharge-kafka"),
+        progress=_Progress(config),
+        on_verdict=config.stash[_VERDICTS].append,
+    )
+    with session:
+        config.stash[_SESSION] = session
+        yield session
+
+
+class _Progress:
+    """Shows slow steps of a first run on the terminal, past pytest's capturing; in workers of xdist, nowhere."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        self._last = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._reporter is None or self._capture is None:
+            return
+        writer = self._reporter._tw  # noqa: SLF001 - the reporter has no public way to rewrite a line
+        with self._capture.global_and_fixture_disabled():
+            if not writer.isatty():
+                if what != self._last:
+                    self._reporter.write_line(what)
+            else:
+                bar = "█" * (20 * done // total)
+                writer.write(f"\r{what} {bar:<20} {100 * done // total:3d} %" + ("\n" if done == total else ""))
+                writer.flush()
+        self._last = what
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put a test's verdicts, and on failure the ends of all logs, on its report; missing parts become skips."""
+    verdicts = item.config.stash[_VERDICTS]
+    for verdict in verdicts:
+        item.user_properties.append(("onecharge", f"{verdict.status}: {verdict.schedule}"))
+    report = yield
+    if verdicts:
+        setattr(report, _ATTRIBUTE, [verdict.story() for verdict in verdicts])  # strings cross xdist by themselves
+        verdicts.clear()
+    if report.failed and "onecharge" in getattr(item, "fixturenames", ()):
+        _skip_if_missing(item.config, call, report)
+        session = item.config.stash.get(_SESSION, None)
+        if session is not None and report.failed:
+            report.sections += _log_sections(session, since=call.start)
+    return report
+
+
+def _skip_if_missing(config: pytest.Config, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+    from chaos.errors import MissingPart  # noqa: PLC0415 - see the fixture
+
+    required = config.getoption("--onecharge-require") or os.environ.get("CI", "") not in {"", "0", "false"}
+    if call.excinfo is None or not isinstance(call.excinfo.value, MissingPart) or required:
+        return
+    report.outcome = "skipped"
+    report.longrepr = (str(report.fspath), report.location[1] or 0, f"Skipped: {call.excinfo.value}")
+
+
+def _log_sections(session: Session, *, since: float) -> list[tuple[str, str]]:
+    """The end of each log that was written to in this phase of the test."""
+    from chaos.errors import tail  # noqa: PLC0415 - see the fixture
+
+    logs: dict[Path, str] = {}
+    for process in session.supervisor.processes:
+        if process.log.exists() and process.log.stat().st_mtime >= since:
+            logs[process.log] = f"{process.name} {process.exit or 'is running'}"
+    return [
+        (f"{state} · {log}", text) for log, state in logs.items() if (text := tail(log, _TAIL_LINES)).strip()
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tell each drill: what was broken, the verdict, and the ledger's lines it was judged by."""
+    if hasattr(config, "workerinput"):
+        return
+    stories = [
+        (report.nodeid, story)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for story in getattr(report, _ATTRIBUTE, ())
+    ]
+    if not stories:
+        return
+    terminalreporter.section("onecharge: drills")
+    seen = ""
+    for nodeid, story in stories:
+        if nodeid != seen:
+            terminalreporter.write_line(nodeid, bold=True)
+        seen = nodeid
+        terminalreporter.write_line(story)

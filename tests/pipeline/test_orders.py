@@ -1,0 +1,71 @@
+"""What an order is, without a server."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+
+from pipeline.write.orders import check_key, parse
+from pipeline.write.problems import Problem
+
+ORDER = b'{"customer_id": "c-1", "amount": 1999, "currency": "EUR"}'
+
+
+def test_an_order() -> None:
+    """The three members make an order."""
+    order = parse(ORDER)
+    assert (order.customer_id, order.amount, order.currency) == ("c-1", 1999, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"{}", ["customer_id", "amount", "currency"]),
+        (b'{"customer_id": "c", "amount": -1, "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": 0, "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": 1e3, "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": "1", "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": true, "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": null, "currency": "EUR"}', ["amount"]),
+        (b'{"customer_id": "c", "amount": 1%s, "currency": "EUR"}' % (b"0" * 30), ["amount"]),
+        (b'{"customer_id": 7, "amount": 1, "currency": "EUR"}', ["customer_id"]),
+        (b'{"customer_id": "", "amount": 1, "currency": "EUR"}', ["customer_id"]),
+        (b'{"customer_id": "a\\u0000", "amount": 1, "currency": "EUR"}', ["customer_id"]),
+        (b'{"customer_id": "c", "amount": 1, "currency": "eur"}', ["currency"]),
+        (b'{"customer_id": "c", "amount": 1, "currency": "EURO"}', ["currency"]),
+        (b'{"customer_id": "c", "amount": 1, "currency": "EUR\\n"}', ["currency"]),
+        (b'{"customer_id": "c", "amount": 1, "currency": "EUR", "state": "paid"}', ["state"]),
+        (b"[]", ["body"]),
+    ],
+)
+def test_no_order(body: bytes, fields: list[str]) -> None:
+    """Whatever is no order is refused with 422, and every field at fault is named."""
+    with pytest.raises(Problem) as refused:
+        parse(body)
+    assert refused.value.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert list(refused.value.errors) == fields
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"customer_id": "\\ud800"}', b"[" * 100_000])
+def test_no_json(body: bytes) -> None:
+    """What is not JSON is refused with 400."""
+    with pytest.raises(Problem) as refused:
+        parse(body)
+    assert refused.value.status == HTTPStatus.BAD_REQUEST
+
+
+def test_a_fingerprint_is_of_the_order_not_of_its_spelling() -> None:
+    """Another order of members is the same order; another amount is not."""
+    same = parse(b'{"currency":"EUR","amount":1999,"customer_id":"c-1"}')
+    other = parse(ORDER.replace(b"1999", b"2000"))
+    assert parse(ORDER).fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize("key", [None, "", "x" * 256, "caf\xe9", "a\tb"])
+def test_no_key(key: str | None) -> None:
+    """A key is there, short and printable, or the request is refused with 400."""
+    with pytest.raises(Problem) as refused:
+        check_key(key)
+    assert refused.value.status == HTTPStatus.BAD_REQUEST
+    assert list(refused.value.errors) == ["Idempotency-Key"]

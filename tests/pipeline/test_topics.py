@@ -1,0 +1,47 @@
+"""What Kafka clients are told. A test that fails here means that a guarantee depends on a default again."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.route.topics import consumer_config, full_name, producer_config
+from pipeline.settings import ConsumerSettings, Kafka
+
+KAFKA = Kafka(kafka_bootstrap_servers="127.0.0.1:9092")
+CONSUMER = ConsumerSettings(database_url="postgresql://", kafka_bootstrap_servers="127.0.0.1:9092")
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("", "orders"), ("copy1", "copy1.orders")])
+def test_a_namespace_is_a_prefix(namespace: str, name: str) -> None:
+    """Several copies share a broker without sharing a topic."""
+    settings = Kafka(kafka_bootstrap_servers="127.0.0.1:9092", namespace=namespace)
+    assert full_name(settings, "orders") == name
+
+
+def test_producer() -> None:
+    """A producer never reorders, never duplicates by itself, reports soon, and agrees with Java about partitions."""
+    config = producer_config(KAFKA)
+    assert config["partitioner"] == "murmur2_random"
+    assert config["enable.idempotence"] is True
+    assert config["acks"] == "all"
+    assert config["linger.ms"] == 0
+    assert int(str(config["message.timeout.ms"])) <= 10_000
+    assert int(str(config["socket.timeout.ms"])) < int(str(config["message.timeout.ms"]))
+
+
+def test_consumer() -> None:
+    """A consumer commits by itself nothing and starts at the beginning."""
+    config = consumer_config(CONSUMER, "payment")
+    assert config["group.id"] == "payment"
+    assert config["group.protocol"] == "classic"
+    assert config["auto.offset.reset"] == "earliest"
+    assert config["enable.auto.commit"] is False
+    assert config["enable.auto.offset.store"] is False
+    assert int(str(config["heartbeat.interval.ms"])) * 3 < int(str(config["session.timeout.ms"]))
+
+
+def test_membership_is_static_only_on_request() -> None:
+    """Without GROUP_INSTANCE_ID a member is dynamic, and its group rebalances when it leaves."""
+    assert "group.instance.id" not in consumer_config(CONSUMER, "payment")
+    static = CONSUMER.model_copy(update={"group_instance_id": "payment-0"})
+    assert consumer_config(static, "payment")["group.instance.id"] == "payment-0"
