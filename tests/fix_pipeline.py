@@ -69,5 +69,3 @@ def lane(onecharge: Session) -> Iterator[Lane]:
     """A lane with the pipeline's database and topic and nothing running in it."""
     with onecharge.lane(schema=SCHEMA, topics={"orders": 4}) as lane:
         yield lane
-
-

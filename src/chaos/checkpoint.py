@@ -1,10 +1,10 @@
-"""Named places in a worker's code where the harness can break it.
+r"""Named places in a worker's code where the harness can break it.
 
 ``checkpoint("payment.charged")`` costs a function call and one comparison while nothing is armed. When the harness
-started the process (it sets ``ONECHARGE_CHECKPOINTS``, the path of a unix socket, and ``ONECHARGE_WORKER``, the worker's
-name and incarnation), each arrival is announced on that socket and the calling thread waits for leave to go on. Being
-killed while waiting is how a crash "at" a checkpoint is exact: nothing that follows the call has run, nothing that
-precedes it is undone.
+started the process (it sets ``ONECHARGE_CHECKPOINTS``, the path of a unix socket, and ``ONECHARGE_WORKER``, the
+worker's name and incarnation), each arrival is announced on that socket and the calling thread waits for leave to go
+on. Being killed while waiting is how a crash "at" a checkpoint is exact: nothing that follows the call has run, nothing
+that precedes it is undone.
 
 The announcement is text, so that a worker in any language can do the same in a few lines: connect, send
 ``<ONECHARGE_WORKER>\n`` once, then ``<checkpoint name>\n`` at each arrival, and read one ``\n`` back before going on.

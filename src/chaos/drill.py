@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from chaos.system import System
 
 _CALL_S = 5.0
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,16 @@ class Verdict:
         if self.status != "holds":
             raise (Violated if self.status == "violated" else Undecided)(self)
 
-    def story(self) -> str:
-        """The verdict in full: what was broken, why it is what it is, and the ledger's lines it was judged by."""
-        lines = [f"{self.status}: {self.schedule or 'no fault'}"]
+    def story(self, *, events: bool = False) -> str:
+        """What was broken, why the verdict is what it is, the ledger's lines it was judged by; on demand, all events."""
+        lines = [f"{self.status}: {str(self.schedule) or 'no fault'}"]
         lines += [f"  fired     {fired}" for fired in self.fired]
         lines += [f"  violated  {violation}" for violation in self.violations]
         lines += [f"  unknown   {reason}" for reason in self.reasons]
         for key in self.keys:
             lines.append(f"  {key}: {self.requests(key)} requests, {self.effects(key)} effects")
             lines += [f"    {record}" for record in self.records(key)]
-        if self.status != "holds":
+        if events:
             lines += ["  events", *(f"    {event}" for event in self.events)]
             lines += [f"  log       {log}" for log in self.logs]
         return "\n".join(lines)
@@ -148,9 +149,13 @@ class Run:
 
         asked_again_on = (OSError, http.client.HTTPException)
         status, answer = wait_until(
-            f"{url.netloc}{path} to answer", ask, self._deadline, accept=lambda got: got[0] < 500, retry_on=asked_again_on
+            f"{url.netloc}{path} to answer",
+            ask,
+            self._deadline,
+            accept=lambda got: got[0] < _SERVER_ERROR,
+            retry_on=asked_again_on,
         )
-        if status >= 400:
+        if status >= _CLIENT_ERROR:
             msg = f"POST {path} of {body} was answered {status}: {answer.decode(errors='replace')}"
             raise ChaosError(msg)
         return json.loads(answer)

@@ -32,7 +32,7 @@ class ChaosError(Exception):
     """Base of all errors this library raises on purpose."""
 
 
-class MissingPart(ChaosError):  # noqa: N818 - it names what is wrong
+class MissingPart(ChaosError):
     """Something needed to run is not on this machine."""
 
     def __init__(self, part: str, *, looked_for: Sequence[str], remedy: str) -> None:
@@ -40,7 +40,7 @@ class MissingPart(ChaosError):  # noqa: N818 - it names what is wrong
         super().__init__(f"{part} is missing: looked for {', then '.join(looked_for)}. {remedy}")
 
 
-class WrongChecksum(ChaosError):  # noqa: N818 - it names what is wrong
+class WrongChecksum(ChaosError):
     """A downloaded file's SHA-256 differs from the locked one."""
 
     def __init__(self, file: str, *, expected: str, found: str) -> None:
@@ -62,7 +62,7 @@ class NotInTime(ChaosError, TimeoutError):
         super().__init__(f"waited {seconds:g} s for {what}; last seen: {last}{tails(self.logs)}")
 
 
-class ProcessDied(ChaosError):  # noqa: N818 - it names what happened
+class ProcessDied(ChaosError):
     """A process that should be running ended by itself."""
 
     def __init__(self, name: str, *, how: Exit | None, log: Path) -> None:
@@ -85,7 +85,7 @@ class NotHolding(ChaosError, AssertionError):
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
-        super().__init__(verdict.story())
+        super().__init__(verdict.story(events=True))
 
 
 class Violated(NotHolding):

@@ -20,7 +20,6 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from chaos.drill import Verdict
@@ -148,7 +148,9 @@ class Lane:
         try:
             return text.format(**values, files=self.files, **more)
         except (KeyError, IndexError, ValueError) as error:
-            msg = f"{text!r} has a placeholder that lane {self.name} cannot fill: {error!r} (a literal brace is doubled)"
+            msg = (
+                f"{text!r} has a placeholder that lane {self.name} cannot fill: {error!r} (a literal brace is doubled)"
+            )
             raise ChaosError(msg) from error
 
     def port(self, worker: Worker, replica: int) -> Port:
@@ -172,7 +174,7 @@ class Lane:
         env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
         log = f"{self.name}-{label}"
         if worker.call is not None:
-            zygote = self.supervisor.zygote({worker.call.partition(":")[0], *preload})
+            zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
             return zygote.fork(log, worker.call, env=env, cwd=self.files)
         argv = [self.fill(word, **more) for word in worker.argv]
         return self.supervisor.spawn(log, argv, env=env, cwd=self.files)

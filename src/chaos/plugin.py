@@ -7,13 +7,13 @@ pytest until a test asks for the fixture.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
     from chaos.drill import Verdict
     from chaos.session import Session
@@ -30,9 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--onecharge-postgres", metavar="DSN", help="use this Postgres instead of starting one; may create databases"
     )
-    group.addoption("--onecharge-kafka", metavar="ADDRESS", help="use this Kafka (bootstrap servers) instead of one of our own")
     group.addoption(
-        "--onecharge-output", metavar="DIR", default="artifacts", help="where logs and ledgers are kept (default: artifacts)"
+        "--onecharge-kafka", metavar="ADDRESS", help="use this Kafka (bootstrap servers) instead of one of our own"
+    )
+    group.addoption(
+        "--onecharge-output",
+        metavar="DIR",
+        default="artifacts",
+        help="where logs and ledgers are kept (default: artifacts)",
     )
     group.addoption(
         "--onecharge-require",
@@ -44,7 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
-    config.addinivalue_line("markers", "drills: breaks a system of real workers on real servers and judges it by a ledger")
+    config.addinivalue_line(
+        "markers", "drills: breaks a system of real workers on real servers and judges it by a ledger"
+    )
     config.stash[_VERDICTS] = []
 
 
@@ -58,7 +65,11 @@ def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
     from chaos.session import Session  # noqa: PLC0415 - an unrelated test run must not pay for it
 
     config = request.config
-    output = config.rootpath / config.getoption("--onecharge-output") / getattr(config, "workerinput", {}).get("workerid", "")
+    output = (
+        config.rootpath
+        / config.getoption("--onecharge-output")
+        / getattr(config, "workerinput", {}).get("workerid", "")
+    )
     session = Session(
         output,
         postgres=config.getoption("--onecharge-postgres"),
@@ -132,9 +143,7 @@ def _log_sections(session: Session, *, since: float) -> list[tuple[str, str]]:
     for process in session.supervisor.processes:
         if process.log.exists() and process.log.stat().st_mtime >= since:
             logs[process.log] = f"{process.name} {process.exit or 'is running'}"
-    return [
-        (f"{state} · {log}", text) for log, state in logs.items() if (text := tail(log, _TAIL_LINES)).strip()
-    ]
+    return [(f"{state} · {log}", text) for log, state in logs.items() if (text := tail(log, _TAIL_LINES)).strip()]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

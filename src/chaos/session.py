@@ -13,7 +13,7 @@ import itertools
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chaos.lane import Lane
 from chaos.services.cache import Progress, silent
@@ -62,8 +62,8 @@ class Session:
         self._stack.callback(self._local.close)
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
     @property
     def services(self) -> Local:
@@ -90,9 +90,7 @@ class Session:
             if postgres is not None:
                 stack.callback(postgres.drop_database, name)
                 postgres.create_database(name, _sql(schema))
-            lane = Lane(
-                name, self.supervisor, files=files, postgres=postgres, kafka=kafka, topics=topics or {}
-            )
+            lane = Lane(name, self.supervisor, files=files, postgres=postgres, kafka=kafka, topics=topics or {})
             lane.on_verdict = self.on_verdict
             if kafka is not None and topics:
                 stack.callback(kafka.delete_topics, lane.topics.values())

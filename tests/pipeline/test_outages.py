@@ -1,0 +1,94 @@
+"""Servers that are away when a worker starts: it waits, says so, and works when they come. It ends when asked, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import Gate, free_port, until
+from test_relay import add, unpublished
+
+if TYPE_CHECKING:
+    import psycopg
+    from conftest import Lane, Start, Worker
+
+
+@pytest.fixture
+def env(lane: Lane, namespace: str, gateway: Worker) -> dict[str, object]:
+    """What relay and payment are told."""
+    return {
+        "DATABASE_URL": lane.postgres,
+        "KAFKA_BOOTSTRAP_SERVERS": lane.kafka,
+        "NAMESPACE": namespace,
+        "GATEWAY_URL": f"http://127.0.0.1:{gateway.port}",
+    }
+
+
+def gate(env: dict[str, object], server: str) -> tuple[Gate, dict[str, object]]:
+    """A gate in front of a server, closed, and an environment that leads through it."""
+    if server == "Postgres":
+        url = urlsplit(str(env["DATABASE_URL"]))
+        closed = Gate(url.hostname or "", url.port or 0)
+        through = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{closed.port}")).geturl()
+        return closed, env | {"DATABASE_URL": through}
+    host, port = str(env["KAFKA_BOOTSTRAP_SERVERS"]).split(":")
+    closed = Gate(host, int(port))
+    return closed, env | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{closed.port}"}
+
+
+@pytest.mark.parametrize("server", ["Postgres", "Kafka"])
+def test_the_relay_waits_and_says_so(start: Start, db: psycopg.Connection, env: dict[str, object], server: str) -> None:
+    """A relay names the server it waits for, and publishes what is there when it comes."""
+    closed, through = gate(env, server)
+    add(db, 1)
+    relay = start("relay", **through)
+    assert relay.said(f"{server} at 127.0.0.1:{closed.port}.*Events stay in the outbox; trying again")
+    closed.open()
+    until(lambda: not unpublished(db))
+    assert relay.ended() == 0
+
+
+@pytest.mark.parametrize("server", ["Postgres", "Kafka"])
+def test_the_consumer_waits_and_says_so(
+    start: Start, db: psycopg.Connection, env: dict[str, object], server: str
+) -> None:
+    """A payment consumer names the server it waits for, and charges what is there when it comes."""
+    closed, through = gate(env, server)
+    payment = start("payment", **through)
+    assert payment.said(f"{server} at 127.0.0.1:{closed.port}.*trying again")
+    order_id = add(db, 1)
+    start("relay", **env)
+    closed.open()
+    paid = "select 1 from orders where order_id = %s and state = 'paid'"
+    until(lambda: db.execute(paid, [order_id]).fetchone())
+    assert payment.ended() == 0
+
+
+@pytest.mark.parametrize("worker", ["relay", "payment"])
+def test_a_missing_topic_is_waited_for(start: Start, env: dict[str, object], worker: str) -> None:
+    """A worker whose topic does not exist yet says which."""
+    waiting = start(worker, **env | {"NAMESPACE": "nobody"})
+    assert waiting.said("nobody.orders")
+
+
+@pytest.mark.parametrize("worker", ["relay", "payment"])
+def test_a_waiting_worker_ends_when_asked(start: Start, env: dict[str, object], worker: str) -> None:
+    """SIGTERM ends a worker orderly even while everything is away."""
+    port = free_port()
+    nowhere = {"DATABASE_URL": f"postgresql://127.0.0.1:{port}/x", "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}"}
+    waiting = start(worker, **env | nowhere)
+    assert waiting.said(f"127.0.0.1:{port}")
+    assert waiting.ended() == 0
+
+
+def test_a_lost_connection_is_made_anew(start: Start, db: psycopg.Connection, env: dict[str, object]) -> None:
+    """Workers whose Postgres sessions are terminated go on by themselves, and lose nothing."""
+    relay, payment = start("relay", **env), start("payment", **env)
+    paid = "select 1 from orders where order_id = %s and state = 'paid'"
+    for _ in range(3):
+        order_id = add(db, 1)
+        until(lambda order_id=order_id: db.execute(paid, [order_id]).fetchone())
+        db.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+    assert relay.said("Back after")
+    assert payment.said("Back after")

@@ -1,0 +1,149 @@
+"""The polling relay: nothing is marked that Kafka does not have."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Consumer, KafkaError
+from conftest import until
+
+from pipeline.publish.polling import Relay, Row, proven
+from pipeline.runtime import Database, Unavailable
+from pipeline.settings import RelaySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import psycopg
+    from confluent_kafka import Message
+    from conftest import Lane, Start
+
+PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+
+
+def row(id_: int, order_id: str, seq: int) -> Row:
+    """A row of the outbox."""
+    return Row(id_, UUID(int=id_), order_id, seq, "order.placed", {})
+
+
+BATCH = [row(1, "a", 1), row(2, "b", 1), row(3, "a", 2), row(4, "b", 2), row(5, "a", 3)]
+
+
+@pytest.mark.parametrize(
+    ("delivered", "marked"),
+    [
+        ({1, 2, 3, 4, 5}, [1, 2, 3, 4, 5]),
+        (set(), []),
+        ({2, 3, 4, 5}, [2, 4]),
+        ({1, 2, 4, 5}, [1, 2, 4]),
+        ({1, 2, 3, 5}, [1, 2, 3, 5]),
+        ({1, 2, 3, 4}, [1, 2, 3, 4]),
+    ],
+)
+def test_an_order_is_marked_up_to_its_first_failure(delivered: set[int], marked: list[int]) -> None:
+    """Of each order the rows before its first undelivered one are proven; other orders are not held back by it."""
+    assert [row.id for row in proven(BATCH, delivered)] == marked
+
+
+def add(db: psycopg.Connection, *seqs: int) -> str:
+    """An order with these events in the outbox."""
+    order_id = str(uuid4())
+    db.execute(
+        "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')", [order_id]
+    )
+    for seq in seqs:
+        insert = "insert into outbox (order_id, seq, type, payload) values (%s, %s, 'order.placed', %s)"
+        db.execute(insert, [order_id, seq, json.dumps(PAYLOAD)])
+    return order_id
+
+
+def unpublished(db: psycopg.Connection) -> list[tuple[str, int]]:
+    """Order and seq of what is not marked."""
+    return [(order_id, seq) for order_id, seq in db.execute("select order_id, seq from outbox_pending order by id")]
+
+
+def messages(lane: Lane, topic: str, count: int) -> list[Message]:
+    """The first `count` messages of a topic."""
+    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": str(uuid4()), "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    try:
+        return [until(lambda: consumer.poll(0.1)) for _ in range(count)]
+    finally:
+        consumer.close()
+
+
+@pytest.fixture
+def settings(lane: Lane, namespace: str) -> RelaySettings:
+    """For a relay to a topic of its own."""
+    return RelaySettings(database_url=lane.postgres, kafka_bootstrap_servers=lane.kafka, namespace=namespace)
+
+
+@pytest.fixture
+def database(lane: Lane) -> Iterator[Database]:
+    """A relay's connection, closed in the end so that its lock is free."""
+    database = Database(lane.postgres)
+    yield database
+    database.close()
+
+
+def test_events_arrive_in_order(
+    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database, namespace: str
+) -> None:
+    """Each row becomes one message, keyed by its order, in sequence, and is then marked."""
+    a, b = add(db, 1, 2, 3), add(db, 1)
+    assert Relay(settings, database).publish() == 4
+    assert unpublished(db) == []
+    got = messages(lane, f"{namespace}.orders", 4)
+    values = [json.loads(message.value() or b"") for message in got]
+    assert [value["seq"] for value in values if value["order_id"] == a] == [1, 2, 3]
+    assert [value["seq"] for value in values if value["order_id"] == b] == [1]
+    for message, value in zip(got, values, strict=True):
+        assert message.key() == value["order_id"].encode()
+        assert message.headers() == [("event_id", value["event_id"].encode()), ("type", b"order.placed")]
+        assert value == PAYLOAD | {k: value[k] for k in ("event_id", "order_id", "seq")} | {"type": "order.placed"}
+
+
+class HalfDeaf(Relay):
+    """A relay whose broker confirms all but the second event of each order."""
+
+    def _produce(self, batch: Iterable[Row]) -> tuple[set[int], KafkaError | None]:
+        return {row.id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT)
+
+
+def test_only_proven_rows_are_marked(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:
+    """What Kafka did not confirm stays in the outbox together with its followers, and the relay says why."""
+    a, b = add(db, 1, 2, 3), add(db, 1)
+    with pytest.raises(Unavailable, match=r"took 3 of 4 events: .*timed out"):
+        HalfDeaf(settings, database).publish()
+    assert unpublished(db) == [(a, 2), (a, 3)]
+    assert b not in dict(unpublished(db))
+
+
+def test_a_row_that_commits_late_is_not_skipped(
+    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database
+) -> None:
+    """A row with a low id that becomes visible after a higher one was published is published too."""
+    relay = Relay(settings, database)
+    with Database(lane.postgres).transaction() as late:
+        add(late, 1)
+        add(db, 1)
+        assert relay.publish() == 1
+    assert relay.publish() == 1
+    assert unpublished(db) == []
+
+
+def test_one_relay_owns_the_outbox(start: Start, lane: Lane, db: psycopg.Connection, namespace: str) -> None:
+    """A second relay waits and says so, and takes over when the first one is killed."""
+    env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": namespace}
+    first = start("relay", **env)
+    add(db, 1)
+    until(lambda: not unpublished(db))
+    second = start("relay", **env)
+    assert second.said("another relay owns it")
+    first.process.kill()
+    add(db, 1)
+    until(lambda: not unpublished(db))
+    assert second.ended() == 0
