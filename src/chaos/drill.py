@@ -89,7 +89,7 @@ class Verdict:
             raise (Violated if self.status == "violated" else Undecided)(self)
 
     def story(self, *, events: bool = False) -> str:
-        """What was broken, why the verdict is what it is, the ledger's lines it was judged by; on demand, all events."""
+        """What was broken, why the verdict is what it is, the ledger lines it was judged by; on demand, all events."""
         lines = [f"{self.status}: {str(self.schedule) or 'no fault'}"]
         lines += [f"  fired     {fired}" for fired in self.fired]
         lines += [f"  violated  {violation}" for violation in self.violations]

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
-from temporary_lane import lane as lane
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from temporary_lane import lane as lane  # noqa: PLC0414 - a fixture, for every test here
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0

@@ -1,8 +1,9 @@
-"""Throw-away servers for these tests, until the harness provides the fixture `lane`. Delete with its line in conftest."""
+"""Throw-away servers, until the harness provides the fixture `lane`. Delete it with its line in conftest."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,12 +61,13 @@ def _start_postgres(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     for directory in (home, *home.parents[:2]):
         directory.chmod(0o755)
     (home / "pg").mkdir()
-    subprocess.run(["chown", "postgres", home / "pg"], check=True)
+    shutil.chown(home / "pg", "postgres")
     initdb = _as_postgres(PG_BIN / "initdb", "-D", home / "pg", "-A", "trust", "-U", "postgres", "-E", "UTF8")
     subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL)
     options = ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-F"]
-    log = (home / "pg.log").open("wb")
-    process = subprocess.Popen(_as_postgres(PG_BIN / "postgres", "-D", home / "pg", *options), stdout=log, stderr=log)
+    with (home / "pg.log").open("wb") as log:
+        command = _as_postgres(PG_BIN / "postgres", "-D", home / "pg", *options)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     return process, f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
 
@@ -80,10 +82,10 @@ def _start_kafka(home: Path) -> tuple[subprocess.Popen[bytes], str]:
         "-cp",
         ":".join(map(str, JARS.rglob("*.jar"))),
     ]
-    log = (home / "kafka.log").open("wb")
-    tool = [*java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(config)]
-    subprocess.run(tool, check=True, stdout=log, stderr=log)
-    process = subprocess.Popen([*java, "kafka.Kafka", str(config)], stdout=log, stderr=log)
+    with (home / "kafka.log").open("wb") as log:
+        tool = [*java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(config)]
+        subprocess.run(tool, check=True, stdout=log, stderr=log)
+        process = subprocess.Popen([*java, "kafka.Kafka", str(config)], stdout=log, stderr=log)
     return process, f"127.0.0.1:{port}"
 
 

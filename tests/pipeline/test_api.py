@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
 from conftest import Start, Worker, free_port
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def test_bad_input_leaves_no_trace(  # noqa: PLR0917 - pytest passes by name
 
 def test_an_endless_body_is_refused_while_it_is_read(api: Worker, db: psycopg.Connection) -> None:
     """A chunked body that never ends is answered as soon as it is too large."""
-    head = f"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nIdempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\n"
+    fields = ["Host: x", f"Content-Type: {JSON}", "Idempotency-Key: k", "Transfer-Encoding: chunked"]
+    head = "\r\n".join(["POST /orders HTTP/1.1", *fields, "", ""])
     chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
     with socket.create_connection(("127.0.0.1", int(str(api.port)))) as client:
         client.sendall(head.encode() + 65 * chunk)  # and no last chunk

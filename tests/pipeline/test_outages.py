@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Gate, free_port, until
 from test_relay import add, unpublished
+
+from conftest import Gate, free_port, until
 
 if TYPE_CHECKING:
     import psycopg
+
     from conftest import Lane, Start, Worker
 
 
@@ -23,6 +26,12 @@ def env(lane: Lane, namespace: str, gateway: Worker) -> dict[str, object]:
         "NAMESPACE": namespace,
         "GATEWAY_URL": f"http://127.0.0.1:{gateway.port}",
     }
+
+
+def paid(db: psycopg.Connection, order_id: str) -> bool:
+    """Whether the order was paid."""
+    query = "select 1 from orders where order_id = %s and state = 'paid'"
+    return db.execute(query, [order_id]).fetchone() is not None
 
 
 def gate(env: dict[str, object], server: str) -> tuple[Gate, dict[str, object]]:
@@ -60,8 +69,7 @@ def test_the_consumer_waits_and_says_so(
     order_id = add(db, 1)
     start("relay", **env)
     closed.open()
-    paid = "select 1 from orders where order_id = %s and state = 'paid'"
-    until(lambda: db.execute(paid, [order_id]).fetchone())
+    until(partial(paid, db, order_id))
     assert payment.ended() == 0
 
 
@@ -85,10 +93,9 @@ def test_a_waiting_worker_ends_when_asked(start: Start, env: dict[str, object], 
 def test_a_lost_connection_is_made_anew(start: Start, db: psycopg.Connection, env: dict[str, object]) -> None:
     """Workers whose Postgres sessions are terminated go on by themselves, and lose nothing."""
     relay, payment = start("relay", **env), start("payment", **env)
-    paid = "select 1 from orders where order_id = %s and state = 'paid'"
     for _ in range(3):
         order_id = add(db, 1)
-        until(lambda order_id=order_id: db.execute(paid, [order_id]).fetchone())
+        until(partial(paid, db, order_id))
         db.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
     assert relay.said("Back after")
     assert payment.said("Back after")

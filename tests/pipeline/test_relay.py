@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
-from conftest import until
 
+from conftest import until
 from pipeline.publish.polling import Relay, Row, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
@@ -17,8 +18,8 @@ from pipeline.settings import RelaySettings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import psycopg
     from confluent_kafka import Message
+
     from conftest import Lane, Start
 
 PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
@@ -127,7 +128,7 @@ def test_a_row_that_commits_late_is_not_skipped(
 ) -> None:
     """A row with a low id that becomes visible after a higher one was published is published too."""
     relay = Relay(settings, database)
-    with Database(lane.postgres).transaction() as late:
+    with psycopg.connect(lane.postgres) as late:
         add(late, 1)
         add(db, 1)
         assert relay.publish() == 1

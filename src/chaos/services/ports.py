@@ -41,6 +41,9 @@ class Port:
         """End the lease."""
         self._lease.close()
 
+    def __del__(self) -> None:
+        self._lease.close()
+
 
 def lease_port() -> Port:
     """A port on 127.0.0.1 that nobody listens on and no other lease names."""

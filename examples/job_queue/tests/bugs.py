@@ -1,0 +1,27 @@
+"""Workers with a bug. Each runs in a process of its own, so it may change the module it is a variation of."""
+
+from uuid import uuid4
+
+import psycopg
+
+from chaos import checkpoint
+from mailer import worker
+
+
+def new_key_per_attempt() -> None:
+    """Repeats a mail that the service cannot recognise as a repetition."""
+    worker.idempotency_key = lambda _job: uuid4().hex
+    worker.main()
+
+
+def marked_before_mailed() -> None:
+    """Commits that the job is done before it is."""
+
+    def handle(connection: psycopg.Connection, job: worker.Job) -> None:
+        worker.mark(connection, job)
+        connection.commit()
+        checkpoint("job.marked")
+        worker.mail(job, worker.idempotency_key(job))
+
+    worker.handle = handle
+    worker.main()
