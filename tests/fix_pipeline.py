@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from pipeline.publish import polling
 from pipeline.write import api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from chaos import Lane, Run, Session
 
@@ -33,21 +34,22 @@ def place_orders(run: Run, count: int = 3) -> None:
 @contextlib.contextmanager
 def thin_pipeline(
     session: Session,
-    consumer: Callable[[], object] = payment.main,
+    consumer: Callable[[], object] | str = payment.main,
     *,
     workload: Callable[[Run], object] = place_orders,
     grace: float = 1.0,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[System]:
-    """API, relay and payment consumer (`consumer`, or a twin of it) in a lane of their own."""
+    """API, relay and payment consumer (`consumer`, or a twin of it, with more `env`) in a lane of their own."""
     with session.lane(schema=SCHEMA, topics={"orders": 1}) as lane:
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
-        env = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005"}
+        common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005"}
         with System(
             lane,
             workers=[
-                Worker("api", api.main, http=True, env=env),
-                Worker("relay", polling.main, env=env),
-                Worker("payment", consumer, env=env | {"GROUP_INSTANCE_ID": "payment-{replica}"}),
+                Worker("api", api.main, http=True, env=common),
+                Worker("relay", polling.main, env=common),
+                Worker("payment", consumer, env={**common, "GROUP_INSTANCE_ID": "payment-{replica}", **env}),
             ],
             workload=workload,
             settled=[no_rows("outbox_pending"), group_drained("{lane}.payment", "orders")],

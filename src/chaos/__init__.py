@@ -1,6 +1,7 @@
 """Prove that systems built from real workers, Postgres and Kafka survive crashes.
 
-Everything public is here; each name is imported when it is first used, so that ``import chaos`` costs nothing.
+Everything public is here, and each name is imported when it is first used, so that ``import chaos`` costs nothing.
+What a worker under test may need is apart: ``from chaos.checkpoint import checkpoint``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chaos.checkpoint import checkpoint
     from chaos.conditions import Condition, group_drained, no_rows
     from chaos.drill import Run, Verdict
     from chaos.errors import (
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from chaos.system import System
 
 _HOMES = {
-    "chaos.checkpoint": ("checkpoint",),
     "chaos.conditions": ("Condition", "group_drained", "no_rows"),
     "chaos.drill": ("Run", "Verdict"),
     "chaos.errors": (
@@ -53,7 +52,6 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
-    "checkpoint",
     "Condition",
     "group_drained",
     "no_rows",

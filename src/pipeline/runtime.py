@@ -35,7 +35,7 @@ LONGEST_PAUSE_S = 1.0
 REMINDER_S = 5.0
 
 
-class Unavailable(Exception):  # noqa: N818 - it is a state of the world, not an error of ours
+class Unavailable(Exception):
     """`what` (a server and its address) did not do its part. Trying again may help, and is safe."""
 
     def __init__(self, what: str, why: object) -> None:

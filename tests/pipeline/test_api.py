@@ -11,12 +11,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from conftest import Start, Worker, free_port
+from tests.pipeline.workers import Start, Worker, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Lane
+    from chaos import Lane
 
 ORDER = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
 JSON = "application/json"

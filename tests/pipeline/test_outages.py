@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
-from test_relay import add, unpublished
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from conftest import Gate, free_port, until
+from tests.pipeline.workers import Gate, free_port, paid, place, unpublished, until
 
 if TYPE_CHECKING:
     import psycopg
 
-    from conftest import Lane, Start, Worker
+    from chaos import Lane
+    from tests.pipeline.workers import Start, Worker
 
 
 @pytest.fixture
@@ -28,19 +28,13 @@ def env(lane: Lane, namespace: str, gateway: Worker) -> dict[str, object]:
     }
 
 
-def paid(db: psycopg.Connection, order_id: str) -> bool:
-    """Whether the order was paid."""
-    query = "select 1 from orders where order_id = %s and state = 'paid'"
-    return db.execute(query, [order_id]).fetchone() is not None
-
-
 def gate(env: dict[str, object], server: str) -> tuple[Gate, dict[str, object]]:
     """A gate in front of a server, closed, and an environment that leads through it."""
     if server == "Postgres":
-        url = urlsplit(str(env["DATABASE_URL"]))
-        closed = Gate(url.hostname or "", url.port or 0)
-        through = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{closed.port}")).geturl()
-        return closed, env | {"DATABASE_URL": through}
+        dsn = str(env["DATABASE_URL"])
+        parts = conninfo_to_dict(dsn)
+        closed = Gate(str(parts["host"]), int(str(parts["port"])))
+        return closed, env | {"DATABASE_URL": make_conninfo(dsn, port=closed.port)}
     host, port = str(env["KAFKA_BOOTSTRAP_SERVERS"]).split(":")
     closed = Gate(host, int(port))
     return closed, env | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{closed.port}"}
@@ -50,7 +44,7 @@ def gate(env: dict[str, object], server: str) -> tuple[Gate, dict[str, object]]:
 def test_the_relay_waits_and_says_so(start: Start, db: psycopg.Connection, env: dict[str, object], server: str) -> None:
     """A relay names the server it waits for, and publishes what is there when it comes."""
     closed, through = gate(env, server)
-    add(db, 1)
+    place(db, 1)
     relay = start("relay", **through)
     assert relay.said(f"{server} at 127.0.0.1:{closed.port}.*Events stay in the outbox; trying again")
     closed.open()
@@ -66,7 +60,7 @@ def test_the_consumer_waits_and_says_so(
     closed, through = gate(env, server)
     payment = start("payment", **through)
     assert payment.said(f"{server} at 127.0.0.1:{closed.port}.*trying again")
-    order_id = add(db, 1)
+    order_id = place(db, 1)
     start("relay", **env)
     closed.open()
     until(partial(paid, db, order_id))
@@ -94,7 +88,7 @@ def test_a_lost_connection_is_made_anew(start: Start, db: psycopg.Connection, en
     """Workers whose Postgres sessions are terminated go on by themselves, and lose nothing."""
     relay, payment = start("relay", **env), start("payment", **env)
     for _ in range(3):
-        order_id = add(db, 1)
+        order_id = place(db, 1)
         until(partial(paid, db, order_id))
         db.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
     assert relay.said("Back after")

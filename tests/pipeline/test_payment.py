@@ -10,14 +10,15 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from conftest import free_port, until
+from tests.pipeline.workers import free_port, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import psycopg
 
-    from conftest import Lane, Start, Worker
+    from chaos import Lane
+    from tests.pipeline.workers import Start, Worker
 
 
 @pytest.fixture

@@ -10,19 +10,18 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from conftest import until
 from pipeline.publish.polling import Relay, Row, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
+from tests.pipeline.workers import PAYLOAD, place, unpublished, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from confluent_kafka import Message
 
-    from conftest import Lane, Start
-
-PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+    from chaos import Lane
+    from tests.pipeline.workers import Start
 
 
 def row(id_: int, order_id: str, seq: int) -> Row:
@@ -47,23 +46,6 @@ BATCH = [row(1, "a", 1), row(2, "b", 1), row(3, "a", 2), row(4, "b", 2), row(5, 
 def test_an_order_is_marked_up_to_its_first_failure(delivered: set[int], marked: list[int]) -> None:
     """Of each order the rows before its first undelivered one are proven; other orders are not held back by it."""
     assert [row.id for row in proven(BATCH, delivered)] == marked
-
-
-def add(db: psycopg.Connection, *seqs: int) -> str:
-    """An order with these events in the outbox."""
-    order_id = str(uuid4())
-    db.execute(
-        "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')", [order_id]
-    )
-    for seq in seqs:
-        insert = "insert into outbox (order_id, seq, type, payload) values (%s, %s, 'order.placed', %s)"
-        db.execute(insert, [order_id, seq, json.dumps(PAYLOAD)])
-    return order_id
-
-
-def unpublished(db: psycopg.Connection) -> list[tuple[str, int]]:
-    """Order and seq of what is not marked."""
-    return [(order_id, seq) for order_id, seq in db.execute("select order_id, seq from outbox_pending order by id")]
 
 
 def messages(lane: Lane, topic: str, count: int) -> list[Message]:
@@ -94,7 +76,7 @@ def test_events_arrive_in_order(
     lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database, namespace: str
 ) -> None:
     """Each row becomes one message, keyed by its order, in sequence, and is then marked."""
-    a, b = add(db, 1, 2, 3), add(db, 1)
+    a, b = place(db, 1, 2, 3), place(db, 1)
     assert Relay(settings, database).publish() == 4
     assert unpublished(db) == []
     got = messages(lane, f"{namespace}.orders", 4)
@@ -116,7 +98,7 @@ class HalfDeaf(Relay):
 
 def test_only_proven_rows_are_marked(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:
     """What Kafka did not confirm stays in the outbox together with its followers, and the relay says why."""
-    a, b = add(db, 1, 2, 3), add(db, 1)
+    a, b = place(db, 1, 2, 3), place(db, 1)
     with pytest.raises(Unavailable, match=r"took 3 of 4 events: .*timed out"):
         HalfDeaf(settings, database).publish()
     assert unpublished(db) == [(a, 2), (a, 3)]
@@ -129,8 +111,8 @@ def test_a_row_that_commits_late_is_not_skipped(
     """A row with a low id that becomes visible after a higher one was published is published too."""
     relay = Relay(settings, database)
     with psycopg.connect(lane.postgres) as late:
-        add(late, 1)
-        add(db, 1)
+        place(late, 1)
+        place(db, 1)
         assert relay.publish() == 1
     assert relay.publish() == 1
     assert unpublished(db) == []
@@ -140,11 +122,11 @@ def test_one_relay_owns_the_outbox(start: Start, lane: Lane, db: psycopg.Connect
     """A second relay waits and says so, and takes over when the first one is killed."""
     env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": namespace}
     first = start("relay", **env)
-    add(db, 1)
+    place(db, 1)
     until(lambda: not unpublished(db))
     second = start("relay", **env)
     assert second.said("another relay owns it")
     first.process.kill()
-    add(db, 1)
+    place(db, 1)
     until(lambda: not unpublished(db))
     assert second.ended() == 0

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Log:
@@ -12,8 +13,7 @@ class Log:
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._lock = threading.Lock()
-        with open(path, encoding="utf-8") as lines:
-            self._keys = {json.loads(line)["key"] for line in lines}
+        self._keys = {json.loads(line)["key"] for line in Path(path).read_text(encoding="utf-8").splitlines()}
 
     def add(self, key: str, mail: dict[str, str]) -> bool:
         """Decide, write, and return the effect."""

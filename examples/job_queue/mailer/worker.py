@@ -9,7 +9,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
-
 from chaos import checkpoint
 
 log = logging.getLogger("mailer")

@@ -3,19 +3,19 @@
 from uuid import uuid4
 
 import psycopg
-
 from chaos import checkpoint
+
 from mailer import worker
 
 
 def new_key_per_attempt() -> None:
-    """Repeats a mail that the service cannot recognise as a repetition."""
-    worker.idempotency_key = lambda _job: uuid4().hex
+    """Repeat a mail in such a way that the service cannot recognise the repetition."""
+    worker.idempotency_key = lambda job: uuid4().hex
     worker.main()
 
 
 def marked_before_mailed() -> None:
-    """Commits that the job is done before it is."""
+    """Commit that a job is done before it is."""
 
     def handle(connection: psycopg.Connection, job: worker.Job) -> None:
         worker.mark(connection, job)

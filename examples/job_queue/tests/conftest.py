@@ -1,20 +1,21 @@
 """The mailer as a system that can be drilled."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from chaos import Run, Session, System, Worker, no_rows, nothing_lost, one_effect_per_key
+
 from mailer import service, worker
 
 ROOT = Path(__file__).parent.parent
+WAYS = {"function": (worker.main, 1), "command line": ("python -m mailer.worker", 1), "two replicas": (worker.main, 2)}
 
 
-@contextmanager
-def mailing(onecharge: Session, run: Callable[[], object] | str = worker.main, *, replicas: int = 1) -> Iterator[System]:
-    """A queue of its own, a mail service, and workers that run `run`."""
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS.keys())
+def mailer(onecharge: Session, request: pytest.FixtureRequest) -> Iterator[System]:
+    """A queue of its own, a mail service, and one or more workers, run in each way there is."""
+    run, replicas = request.param
     with onecharge.lane(schema=ROOT / "mailer" / "schema.sql") as lane:
         mail = lane.trusted("mail", service.main, ledger="mails.jsonl", key="job")
         env = {"MAIL_URL": mail.url, "POLL_S": "0.01", "PYTHONPATH": str(ROOT)}
@@ -35,15 +36,3 @@ def three_invoices(run: Run) -> None:
         job = run.new_key()
         run.execute("insert into jobs (id, recipient) values (%s, %s)", job, f"customer-{number}@example.com")
         run.accept(job)
-
-
-@pytest.fixture(
-    scope="module",
-    params=[(worker.main, 1), ("python -m mailer.worker", 1), (worker.main, 2)],
-    ids=["function", "command line", "two replicas"],
-)
-def mailer(onecharge: Session, request: pytest.FixtureRequest) -> Iterator[System]:
-    """The mailer as it is, started in each way there is."""
-    run, replicas = request.param
-    with mailing(onecharge, run, replicas=replicas) as system:
-        yield system

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.25  # how long the wish to end may go unheard
 
 
-class Poison(Exception):  # noqa: N818 - a property of the event, not an error of ours
+class Poison(Exception):
     """This event can never be handled, however often it is tried."""
 
 
@@ -119,10 +119,11 @@ class GroupConsumer:
             log.info("%s is no longer ours: %s", where(message), reason(gone.args[0]))
 
     def _broker_error(self, error: KafkaError) -> None:
-        if error.fatal():  # such as another process with our GROUP_INSTANCE_ID
+        # Such as another process with our GROUP_INSTANCE_ID. Of the two ways to learn of it, `poll` sets only the code.
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
             log.error("%s told this consumer to end: %s", broker(self._settings), reason(error))
             sys.exit(1)
-        if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - its public name. One connection of several: no news
+        if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
             self._outage.tell(f"{broker(self._settings)}: {reason(error)}")  # librdkafka mends it by itself
 
 

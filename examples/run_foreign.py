@@ -1,0 +1,113 @@
+"""Run the tests of other people's projects, the folders beside this script, with nothing but the built wheel.
+
+::
+
+    python examples/run_foreign.py [pytest's arguments]
+
+Each project is copied out of the repository and tested in a fresh virtual environment of the interpreter that runs
+this, in which onecharge is installed as a stranger would install it: by uv if there is one, else by pip. Logs and
+ledgers are kept in artifacts/foreign; everything else goes when the script ends. The exit code is pytest's, of the
+first project that failed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What would let this repository, or the environment this script runs in, shine through.
+_OURS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "PYTEST_ADDOPTS"}
+
+_LEFT_BEHIND = shutil.ignore_patterns("artifacts", "__pycache__", ".*")
+
+_PROBE = """
+import importlib.util, pathlib, sysconfig, chaos
+home, installed = pathlib.Path(chaos.__file__).parent, pathlib.Path(sysconfig.get_path("purelib"), "chaos")
+assert home.resolve() == installed.resolve(), f"chaos comes from {home}, not from the wheel in {installed}"
+assert (home / "py.typed").is_file(), f"{home} has no py.typed, so type checkers will not look into it"
+assert importlib.util.find_spec("pipeline") is None, "the wheel contains `pipeline`, our own system under test"
+"""
+
+
+class Stranger:
+    """A directory outside of the repository, with a virtual environment and room for a project."""
+
+    def __init__(self, place: Path) -> None:
+        if place.is_relative_to(ROOT):
+            sys.exit(f"{place} is inside the repository: set TMPDIR to a directory outside of it.")
+        self._place = place
+        self._python = place / "venv" / "bin" / "python"
+        # In a tox environment uv is beside the interpreter.
+        self._uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        make = [self._uv, "venv", "--quiet", "--python", sys.executable] if self._uv else [sys.executable, "-m", "venv"]
+        self._run(*make, place / "venv")
+
+    def build(self) -> Path:
+        """Build the repository's wheel."""
+        into = self._place / "dist"
+        if self._uv:
+            self._run(self._uv, "build", "--quiet", "--wheel", "--python", self._python, "--out-dir", into, ROOT)
+        else:
+            self._run(self._python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", into, ROOT)
+        [wheel] = into.glob("*.whl")
+        return wheel
+
+    def install(self, *requirements: str) -> None:
+        """Install packages."""
+        installer = [self._uv, "pip"] if self._uv else [self._python, "-m", "pip"]
+        options = ["--python", self._python] if self._uv else []
+        self._run(*installer, "install", "--quiet", *options, *requirements)
+
+    def test(self, source: Path, arguments: list[str]) -> int:
+        """Copy a project here and run its tests; pytest's exit code."""
+        project = self._place / source.name
+        shutil.copytree(source, project, ignore=_LEFT_BEHIND)
+        self._run(self._python, "-c", _PROBE, directory=project)
+        options = [
+            "-W",
+            "error",
+            "--onecharge-require",
+            f"--onecharge-output={ROOT / 'artifacts/foreign' / source.name}",
+        ]
+        return self._run(self._python, "-m", "pytest", *options, *arguments, directory=project, check=False)
+
+    def _run(self, *command: str | Path, directory: Path | None = None, check: bool = True) -> int:
+        environment = {name: value for name, value in os.environ.items() if name not in _OURS}
+        done = subprocess.run(command, cwd=directory or self._place, env=environment, check=False)
+        if check and done.returncode != 0:
+            sys.exit(f"failed with code {done.returncode}: {' '.join(map(str, command))}")
+        return done.returncode
+
+
+def say(text: str) -> None:
+    """Write a line between those of the programs that write to the same terminal."""
+    print(f"foreign: {text}", flush=True)  # noqa: T201 - what a script has to say
+
+
+def main(arguments: list[str]) -> int:
+    """Test each project; the exit code."""
+    codes = []
+    for source in sorted(file.parent for file in ROOT.glob("examples/*/pyproject.toml")):
+        with tempfile.TemporaryDirectory(prefix=f"foreign-{source.name}-") as directory:
+            began = time.monotonic()
+            stranger = Stranger(Path(directory).resolve())
+            wheel = stranger.build()
+            stranger.install(f"onecharge[local] @ {wheel.as_uri()}", "pytest")
+            say(
+                f"{source.name}: {wheel.name} and Python {sys.version.split()[0]} after {time.monotonic() - began:.1f} s"
+            )
+            began = time.monotonic()
+            codes.append(stranger.test(source, arguments))
+            say(f"{source.name}: pytest's exit code is {codes[-1]}, after {time.monotonic() - began:.1f} s")
+    return next(filter(None, codes), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

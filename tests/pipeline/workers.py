@@ -1,0 +1,158 @@
+"""Workers as processes, a port that opens late, and the few rows that tests put in and look at."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    import psycopg
+
+PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return result
+
+
+class Worker:
+    """A worker of the pipeline as a process of its own, and what it writes to its log."""
+
+    def __init__(self, name: str, log: Path, **env: object) -> None:
+        self.port = env.get("PORT")
+        self._log = log
+        variables = (
+            os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"} | {key: str(value) for key, value in env.items()}
+        )
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen([sys.executable, "-m", "pipeline", name], env=variables, stderr=stderr)
+
+    @property
+    def log(self) -> str:
+        """Everything it has written so far."""
+        return self._log.read_text()
+
+    def said(self, pattern: str) -> bool:
+        """Wait until its log has a line that matches."""
+        return bool(until(lambda: re.search(pattern, self.log)))
+
+    def listening(self) -> Worker:
+        """Wait until it accepts connections."""
+
+        def accepts() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", int(str(self.port)))) == 0
+
+        until(accepts)
+        return self
+
+    def ended(self) -> int:
+        """Ask it to end, unless it did, and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE_S)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """One HTTP request: status, headers and body of the reply."""
+        connection = HTTPConnection("127.0.0.1", int(str(self.port)), timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            reply = connection.getresponse()
+            return reply.status, dict(reply.getheaders()), reply.read()
+        finally:
+            connection.close()
+
+
+Start = Callable[..., Worker]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def starting(directory: Path) -> Iterator[Start]:
+    """A function that starts workers, which end with the context."""
+    with ExitStack() as stack:
+        count = itertools.count()
+
+        def start(name: str, **env: object) -> Worker:
+            worker = Worker(name, directory / f"{name}-{next(count)}.log", **env)
+            stack.callback(worker.process.wait)
+            stack.callback(worker.process.kill)
+            return worker
+
+        yield start
+
+
+class Gate:
+    """A port in front of a server that nobody listens on until `open`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self.port = free_port()
+
+    def open(self) -> None:
+        """Begin to forward connections, for as long as the tests run."""
+        listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            client, _ = listener.accept()
+            server = socket.create_connection(self._server)
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with source, sink:
+            try:
+                while data := source.recv(65536):
+                    sink.sendall(data)
+            except OSError:
+                pass
+
+
+def place(db: psycopg.Connection, *seqs: int) -> str:
+    """An order with these events in the outbox."""
+    order_id = str(uuid4())
+    db.execute(
+        "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')", [order_id]
+    )
+    for seq in seqs:
+        insert = "insert into outbox (order_id, seq, type, payload) values (%s, %s, 'order.placed', %s)"
+        db.execute(insert, [order_id, seq, json.dumps(PAYLOAD)])
+    return order_id
+
+
+def unpublished(db: psycopg.Connection) -> list[tuple[str, int]]:
+    """Order and seq of what is not marked."""
+    return [(order_id, seq) for order_id, seq in db.execute("select order_id, seq from outbox_pending order by id")]
+
+
+def paid(db: psycopg.Connection, order_id: str) -> bool:
+    """Whether the order was paid."""
+    query = "select 1 from orders where order_id = %s and state = 'paid'"
+    return db.execute(query, [order_id]).fetchone() is not None
