@@ -61,22 +61,19 @@ class Stranger:
 
     def install(self, *requirements: str) -> None:
         """Install packages."""
-        installer = [self._uv, "pip"] if self._uv else [self._python, "-m", "pip"]
-        options = ["--python", self._python] if self._uv else []
-        self._run(*installer, "install", "--quiet", *options, *requirements)
+        if self._uv:
+            self._run(self._uv, "pip", "install", "--quiet", "--python", self._python, *requirements)
+        else:
+            self._run(self._python, "-m", "pip", "install", "--quiet", *requirements)
 
     def test(self, source: Path, arguments: list[str]) -> int:
         """Copy a project here and run its tests; pytest's exit code."""
         project = self._place / source.name
         shutil.copytree(source, project, ignore=_LEFT_BEHIND)
         self._run(self._python, "-c", _PROBE, directory=project)
-        options = [
-            "-W",
-            "error",
-            "--onecharge-require",
-            f"--onecharge-output={ROOT / 'artifacts/foreign' / source.name}",
-        ]
-        return self._run(self._python, "-m", "pytest", *options, *arguments, directory=project, check=False)
+        output = f"--onecharge-output={ROOT / 'artifacts' / 'foreign' / source.name}"
+        command = [self._python, "-m", "pytest", "-W", "error", "--onecharge-require", output, *arguments]
+        return self._run(*command, directory=project, check=False)
 
     def _run(self, *command: str | Path, directory: Path | None = None, check: bool = True) -> int:
         environment = {name: value for name, value in os.environ.items() if name not in _OURS}
@@ -100,9 +97,8 @@ def main(arguments: list[str]) -> int:
             stranger = Stranger(Path(directory).resolve())
             wheel = stranger.build()
             stranger.install(f"onecharge[local] @ {wheel.as_uri()}", "pytest")
-            say(
-                f"{source.name}: {wheel.name} and Python {sys.version.split()[0]} after {time.monotonic() - began:.1f} s"
-            )
+            prepared = f"{wheel.name} and Python {sys.version.split()[0]}"
+            say(f"{source.name}: {prepared}, ready after {time.monotonic() - began:.1f} s")
             began = time.monotonic()
             codes.append(stranger.test(source, arguments))
             say(f"{source.name}: pytest's exit code is {codes[-1]}, after {time.monotonic() - began:.1f} s")

@@ -95,12 +95,16 @@ class Verdict:
         lines += [f"  violated  {violation}" for violation in self.violations]
         lines += [f"  unknown   {reason}" for reason in self.reasons]
         for key in self.keys:
-            lines.append(f"  {key}: {self.requests(key)} requests, {self.effects(key)} effects")
+            lines.append(f"  {key}: {_count(self.requests(key), 'request')}, {_count(self.effects(key), 'effect')}")
             lines += [f"    {record}" for record in self.records(key)]
         if events:
             lines += ["  events", *(f"    {event}" for event in self.events)]
             lines += [f"  log       {log}" for log in self.logs]
         return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Run:

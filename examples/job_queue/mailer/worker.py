@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
-from chaos import checkpoint
+from chaos.checkpoint import checkpoint
 
 log = logging.getLogger("mailer")
 

@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 import psycopg
-from chaos import checkpoint
+from chaos.checkpoint import checkpoint
 
 from mailer import worker
 

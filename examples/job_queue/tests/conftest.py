@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 WAYS = {"function": (worker.main, 1), "command line": ("python -m mailer.worker", 1), "two replicas": (worker.main, 2)}
 
 
-@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS.keys())
+@pytest.fixture(scope="module", params=WAYS.values(), ids=list(WAYS))
 def mailer(onecharge: Session, request: pytest.FixtureRequest) -> Iterator[System]:
     """A queue of its own, a mail service, and one or more workers, run in each way there is."""
     run, replicas = request.param
