@@ -72,8 +72,8 @@ class Stranger:
         shutil.copytree(source, project, ignore=_LEFT_BEHIND)
         self._run(self._python, "-c", _PROBE, directory=project)
         output = f"--onecharge-output={ROOT / 'artifacts' / 'foreign' / source.name}"
-        command = [self._python, "-m", "pytest", "-W", "error", "--onecharge-require", output, *arguments]
-        return self._run(*command, directory=project, check=False)
+        options = ["-W", "error", "--onecharge-require", output, *arguments]
+        return self._run(self._python, "-m", "pytest", *options, directory=project, check=False)
 
     def _run(self, *command: str | Path, directory: Path | None = None, check: bool = True) -> int:
         environment = {name: value for name, value in os.environ.items() if name not in _OURS}

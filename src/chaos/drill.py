@@ -143,6 +143,7 @@ class Run:
         content = json.dumps(body).encode()
 
         def ask() -> tuple[int, bytes]:
+            self._system.require_healthy()
             connection = http.client.HTTPConnection(url.netloc, timeout=min(_CALL_S, self._deadline.left + 0.1))
             try:
                 connection.request("POST", path, content, headers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ class Session:
     """Servers are started when a lane first needs them, and end with the session.
 
     Args:
-        output: a directory for logs and ledgers, which are kept; `output`/logs is emptied at the start.
+        output: a directory for logs and ledgers, which are kept; those of the run before are removed.
         postgres: DSN of a Postgres that you run; the user must be allowed to create databases.
         kafka: bootstrap servers of a Kafka that you run.
         progress: told about slow steps of a first run, such as downloads.
@@ -53,11 +53,13 @@ class Session:
         self.supervisor = Supervisor(self.output / "logs")
         self._local = Local(self.supervisor, progress=progress)
         self._external = External(postgres=postgres, kafka=kafka)
+        self._mark = secrets.token_hex(3)  # other runs may use the same servers
         self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.output / "logs", ignore_errors=True)
+        for kept in ("logs", "lanes"):
+            shutil.rmtree(self.output / kept, ignore_errors=True)
         self._stack.enter_context(self.supervisor)
         self._stack.callback(self._local.close)
         return self
@@ -78,7 +80,7 @@ class Session:
             schema: a file of SQL to set up the lane's database with, or the SQL itself; None for no Postgres at all.
             topics: short name and number of partitions of each topic; None for no Kafka at all.
         """
-        name = f"lane{os.getpid()}x{next(self._numbers)}"
+        name = f"lane_{self._mark}_{next(self._numbers)}"
         ours = [] if schema is None or self._external.postgres else ["postgres"]
         ours += [] if topics is None or self._external.kafka else ["kafka"]
         self._local.start(*ours)

@@ -42,7 +42,7 @@ class _Member:
     process: Process
     incarnation: int = 0
     base: int = 0  # the incarnation that a schedule calls 0
-    stopped_at: str = ""  # the point at which the harness holds it to kill it
+    held: int = 0  # faults that have stopped it and from which it is not back yet
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class System:
         self._members: dict[str, _Member] = {}
         self._keys: list[str] = []
         self._armed: Armed | None = None
-        self._recoveries: queue.SimpleQueue[_Member | None] = queue.SimpleQueue()
+        self._recoveries: queue.SimpleQueue[tuple[_Member, Fault, Armed] | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         self._recovery = threading.Thread(target=self._recover, name="onecharge-recovery", daemon=True)
@@ -93,7 +93,9 @@ class System:
                 for replica in range(worker.replicas):
                     process = self._start(worker, replica, 0)
                     self._members[f"{worker.name}.{replica}"] = _Member(worker, replica, process)
-            self._require_listening()
+            for member in self._members.values():
+                if member.worker.http:
+                    self.lane.require_listening(member.worker, member.replica, member.process, Deadline(_START_S))
         except BaseException:
             self.__exit__(ChaosError)
             raise
@@ -158,7 +160,7 @@ class System:
         if self._armed is not None and self._armed.failure is not None:
             raise self._armed.failure
         for member in self._members.values():
-            if member.process.exit is not None and not member.stopped_at:
+            if member.process.exit is not None and not member.held:
                 raise ProcessDied(member.name, how=member.process.exit, log=member.process.log)
 
     def logs(self) -> list[Path]:
@@ -186,45 +188,43 @@ class System:
     def _arrive(self, label: str, site: str) -> bool:
         """In the hub's thread: may the worker go on? If not, it is killed where it stands."""
         key, _, incarnation = label.rpartition("~")
-        member = self._members.get(key)
-        if member is None or int(incarnation) != member.incarnation:
-            return True  # starting up, or the last words of a dead one
-        self.arrivals += 1
-        armed = self._armed
-        if armed is None:
-            return True
-        fault = armed.arrived(member, site)
-        if fault is None:
-            return True
-        member.stopped_at = str(fault)
-        self._recoveries.put(member)
+        with self.lane.supervisor.changing():
+            member = self._members.get(key)
+            if member is None or int(incarnation) != member.incarnation:
+                return True  # a trusted worker, one that is just starting up, or the last words of a dead one
+            self.arrivals += 1
+            armed = self._armed
+            fault = armed.arrived(member, site) if armed is not None else None
+            if armed is None or fault is None:
+                return True
+            member.held += 1
+            armed.held += 1
+        self._recoveries.put((member, fault, armed))
         return False
 
     def _recover(self) -> None:
-        while True:
-            member = self._recoveries.get()
-            if member is None:
-                return
-            armed = self._armed
+        while (order := self._recoveries.get()) is not None:
+            member, fault, armed = order
             try:
-                self._kill_and_restart(member, armed)
-            except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
+                name, ended = member.name, member.process.kill()
                 with self.lane.supervisor.changing():
-                    if armed is not None:
-                        armed.failure = error
-
-    def _kill_and_restart(self, member: _Member, armed: Armed | None) -> None:
-        name, ended = member.name, member.process.kill()
-        if armed is not None:
-            armed.record(Fired(member.stopped_at, name, str(ended)))
-        process = self._start(member.worker, member.replica, member.incarnation + 1)
-        if member.worker.http:
-            self.lane.require_listening(member.worker, member.replica, process, Deadline(_START_S))
-        with self.lane.supervisor.changing():
-            member.process, member.incarnation, member.stopped_at = process, member.incarnation + 1, ""
-            if armed is not None:
+                    armed.fired.append(Fired(str(fault), name, str(ended)))
+                    armed.note(str(armed.fired[-1]))
+                self._restart(member)
+                armed.note(f"{member.name} started (pid {member.process.pid})")
+            except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
+                armed.failure = error
+            with self.lane.supervisor.changing():
+                member.held -= 1
                 armed.held -= 1
-                armed.note(f"{member.name} started (pid {process.pid})")
+
+    def _restart(self, member: _Member) -> None:
+        """The next incarnation, in place of one that has ended."""
+        with self.lane.supervisor.changing():
+            member.incarnation += 1  # before it starts, so that not one of its arrivals goes uncounted
+        member.process = self._start(member.worker, member.replica, member.incarnation)
+        if member.worker.http:
+            self.lane.require_listening(member.worker, member.replica, member.process, Deadline(_START_S))
 
     def _start(self, worker: Worker, replica: int, incarnation: int) -> Process:
         calls = [one.call for one in self.workers if one.call]
@@ -235,16 +235,7 @@ class System:
         """Start what ended by itself in an earlier drill, which has said so."""
         for member in self._members.values():
             if member.process.exit is not None:
-                process = self._start(member.worker, member.replica, member.incarnation + 1)
-                with self.lane.supervisor.changing():
-                    member.process, member.incarnation, member.stopped_at = process, member.incarnation + 1, ""
-        self._require_listening()
-
-    def _require_listening(self) -> None:
-        deadline = Deadline(_START_S)
-        for member in self._members.values():
-            if member.worker.http:
-                self.lane.require_listening(member.worker, member.replica, member.process, deadline)
+                self._restart(member)
 
 
 class Armed:
@@ -275,15 +266,8 @@ class Armed:
             point = (fault.worker, fault.incarnation, fault.site)
             if point == arrival and fault.nth == self._counts[arrival]:
                 self._waiting.remove(fault)
-                self.held += 1
                 return fault
         return None
-
-    def record(self, fired: Fired) -> None:
-        """A fault was carried out."""
-        with self._system.lane.supervisor.changing():
-            self.fired.append(fired)
-            self.note(str(fired))
 
     def note(self, text: str) -> None:
         """Something happened."""

@@ -21,6 +21,7 @@ import uvicorn
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop  # these three are what uvicorn would otherwise import only in the forked child
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import IdleInTransactionSessionTimeout
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 REMINDER_S = 5.0
+
+# A worker frozen inside its transaction holds locks that its successor waits for. The successor's wait ends and is told
+# of; the frozen one's session is ended by Postgres, and when it wakes it finds itself rolled back.
+DEADLINES = "-c lock_timeout=3s -c idle_in_transaction_session_timeout=15s"
 
 
 class Unavailable(Exception):
@@ -66,8 +71,8 @@ class Stop:
 class Outage:
     """Tells that something is away and what happens meanwhile, reminds every few seconds, tells when it is over."""
 
-    def __init__(self, stop: Stop, meanwhile: str) -> None:
-        self._stop, self._meanwhile = stop, meanwhile
+    def __init__(self, meanwhile: str) -> None:
+        self._meanwhile = meanwhile
         self._since: float | None = None
         self._reminder = 0.0
         self._pause = FIRST_PAUSE_S
@@ -80,10 +85,10 @@ class Outage:
             log.warning("%s. %s.", why, self._meanwhile)
             self._reminder = now + REMINDER_S
 
-    def wait(self, why: object) -> None:
+    def wait(self, stop: Stop, why: object) -> None:
         """Log it and pause, longer each time: the first pause is so short that a mere reconnect costs nothing."""
         self.tell(why)
-        self._stop.wait(self._pause)
+        stop.wait(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 
     def over(self) -> None:
@@ -92,13 +97,13 @@ class Outage:
             log.warning("Back after %.1f s.", time.monotonic() - self._since)
             self._since, self._reminder, self._pause = None, 0.0, FIRST_PAUSE_S
 
-    def until(self, attempt: Callable[[], object]) -> None:
+    def until(self, stop: Stop, attempt: Callable[[], object]) -> None:
         """Repeat `attempt` until it no longer raises `Unavailable`; end the process if asked to meanwhile."""
-        while not self._stop.asked:
+        while not stop.asked:
             try:
                 attempt()
             except Unavailable as why:
-                self.wait(why)
+                self.wait(stop, why)
             else:
                 return self.over()
         sys.exit(0)
@@ -117,7 +122,7 @@ class Database:
         """A connection that works as far as we know. A failure drops it and surfaces as `Unavailable`."""
         try:
             yield self._connected()
-        except psycopg.OperationalError as why:
+        except (psycopg.OperationalError, IdleInTransactionSessionTimeout) as why:
             self.close()
             raise Unavailable(self._name, first_line(why)) from why
 
@@ -140,7 +145,7 @@ class Database:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=3)
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=3, options=DEADLINES)
         return self._connection
 
 

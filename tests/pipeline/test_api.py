@@ -144,5 +144,6 @@ def test_without_postgres_it_says_when_to_ask_again(start: Start) -> None:
     api = start("api", DATABASE_URL=nowhere, PORT=free_port()).listening()
     status, headers, problem = post(api, ORDER)
     assert (status, headers["retry-after"], problem["status"]) == (503, "1", 503)
+    assert api.said(r"Postgres at 127.0.0.1:\d+/postgres.*Orders are answered 503; trying again")
     assert api.ask("GET", "/healthz")[0] == 200
     assert api.ended() == 0

@@ -25,8 +25,9 @@ How nothing is left behind
     So this process stands between. It is a session of its own, so Ctrl-C at the terminal does not reach it. It ends
     when the supervisor's end of the socket closes or the supervisor's process dies, which the kernel reports however
     it died. Orphans of its children are handed to it (child subreaper), so it kills until it has no children left.
-    Should it be killed itself, each direct child has SIGKILL as its parent-death signal. What remains then are
-    directories; the next supervisor sweeps those that nobody holds a lock on.
+    Should it be killed itself, each direct child has its farewell (SIGKILL, where nothing else was asked for) as its
+    parent-death signal. What remains then are directories; the next supervisor sweeps those that nobody holds a lock
+    on.
 """
 
 from __future__ import annotations
@@ -53,19 +54,27 @@ if TYPE_CHECKING:
 
 _FAREWELL_S = 1.0
 PACKET = 1 << 17  # bytes; the default send buffer of a unix socket takes 200 KiB
+_TOLD = PACKET // 8  # characters of an import's traceback; one may take six bytes as JSON
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_IPC_RMID = 0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(socket_path: str, options: dict[str, Any]) -> None:
     """Serve the supervisor that listens at `socket_path` until it goes away; then end and remove everything."""
-    keeper = Keeper(socket_path, supervisor=options["supervisor"])
+    owned = [Path(path) for path in options.get("own", [])]
+    try:
+        keeper = Keeper(socket_path, supervisor=options["supervisor"], owned=owned)
+    except OSError:  # the supervisor died before we met
+        traceback.print_exc()
+        _remove(owned)
+        return
     try:
         ready = {"event": "ready", **_preload(options.get("preload", []), options.get("path", []))}
     except BaseException:  # noqa: BLE001 - whatever a module raises at import is the supervisor's to tell
-        ready = {"event": "failed", "error": traceback.format_exc()}
+        ready = {"event": "failed", "error": traceback.format_exc()[-_TOLD:]}
     keeper.send(ready)
     become = keeper.serve()
     if become is not None:  # this is the forked child: a clean stack, and an ordinary end of the interpreter
@@ -79,16 +88,45 @@ def _preload(modules: list[str], path: list[str]) -> dict[str, Any]:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # keeps the collector of a forked worker from touching, and so copying, every page
-    return {"pid": os.getpid(), "threads": [t.name for t in threading.enumerate() if t is not threading.main_thread()]}
+    return {"pid": os.getpid(), "threads": _threads()}
+
+
+def _threads() -> list[str]:
+    """The threads that imports have started and that a forked worker would miss.
+
+    Python's own, and those of Kafka clients: a producer made at import would wait for them for ever. Other native
+    threads, such as the pools of numerical libraries, start anew in a fork by themselves.
+    """
+    python = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    native = [comm.read_text(encoding="utf-8").strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    return python + [f"a Kafka client's {name}" for name in native if name.startswith("rdk:")]
+
+
+def _remove(owned: list[Path]) -> None:
+    for path in owned:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove_segments(creators: set[int]) -> None:
+    """Remove the System V shared memory of processes that did not live to do it (a SIGKILLed Postgres)."""
+    table = Path("/proc/sysvipc/shm")
+    for line in table.read_text(encoding="ascii").splitlines()[1:] if table.exists() else ():
+        _key, segment, _mode, _size, creator, _last, attached, *_ = line.split()
+        if int(creator) in creators and attached == "0":
+            _libc.shmctl(int(segment), _IPC_RMID, None)
 
 
 class Keeper:
     """One supervisor's connection and the children started for it."""
 
-    def __init__(self, socket_path: str, *, supervisor: int) -> None:
+    def __init__(self, socket_path: str, *, supervisor: int, owned: list[Path]) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._children: dict[int, int] = {}  # pid -> the signal that ends it when all ends
-        self._owned: list[Path] = []
+        self._tidy: set[int] = set()  # pids, also of the dead, that would have tidied up at their farewell
+        self._owned = owned
         self._pid = os.getpid()
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.connect(socket_path)
@@ -138,10 +176,14 @@ class Keeper:
         answer: dict[str, Any] = {"id": request["id"]}
         match request["op"]:
             case "spawn":
+                for stream in (sys.stdout, sys.stderr):  # what an import has printed is not the worker's to repeat
+                    stream.flush()
                 pid = os.fork()
                 if pid == 0:
                     return self._child(request)
                 self._children[pid] = request.get("farewell", signal.SIGKILL)
+                if self._children[pid] != signal.SIGKILL:
+                    self._tidy.add(pid)
                 answer["pid"] = pid
             case "signal":
                 answer["sent"] = self._signal(request["pid"], request["signal"])
@@ -175,11 +217,8 @@ class Keeper:
         for pid, farewell in list(self._children.items()):
             self._signal(pid, farewell)
         self._let_go()
-        for path in self._owned:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        _remove_segments(self._tidy)
+        _remove(self._owned)
 
     def _let_go(self) -> None:
         """Wait a moment for those that were told to end by another signal, then kill until no child is left."""
@@ -217,23 +256,27 @@ class Keeper:
             os.setgid(gid)
             os.setuid(uid)
         # After the change of user, which would clear it.
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, request.get("farewell", signal.SIGKILL), 0, 0, 0)
         if os.getppid() != self._pid:
             os._exit(1)
-        os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
         return lambda: _run(request)
 
 
 def _run(request: dict[str, Any]) -> None:
-    if "argv" in request:
-        argv = request["argv"]
-        try:
-            os.execvp(argv[0], argv)  # noqa: S606 - the supervisor says what to run
-        except OSError as error:
-            os.write(2, f"cannot run {argv[0]}: {error.strerror}\n".encode())
-            os._exit(127)
+    try:
+        doing = f"enter the directory {request['cwd']}"
+        os.chdir(request["cwd"])
+        if "argv" in request:
+            doing = f"run {request['argv'][0]}"
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and that would be inherited
+                signal.signal(number, signal.SIG_DFL)
+            os.execvp(request["argv"][0], request["argv"])  # noqa: S606 - the supervisor says what to run
+    except OSError as error:
+        os.write(2, f"cannot {doing}: {error.strerror}\n".encode())
+        os._exit(127)
+    sys.argv[:] = [request["call"]]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a killed worker flushes nothing
     checkpoints = sys.modules.get("chaos.checkpoint")

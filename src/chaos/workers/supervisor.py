@@ -12,7 +12,6 @@ condition, so nothing here is polled.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import selectors
@@ -21,26 +20,23 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaos.checkpoint import SOCKET_VARIABLE, WORKER_VARIABLE
 from chaos.errors import ChaosError, ProcessDied
-from chaos.waiting import Deadline
+from chaos.waiting import Deadline, wait_until
 from chaos.workers import keeper as keeper_program
+from chaos.workers import run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
 _ANSWER_S = 10.0
-_PREFIX = "onecharge-"
-_ABANDONED_S = 3600.0
-_ENOUGH_MEMORY = 2 << 30  # bytes
+_GREETING_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ class Exit:
     def __str__(self) -> str:
         if self.status >= 0:
             return f"exited with code {self.status}"
-        return f"was ended by {signal.Signals(-self.status).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {known.get(-self.status, f'signal {-self.status}')}"
 
 
 class Process:
@@ -101,8 +98,8 @@ class Process:
 class _Keeper:
     """A keeper process seen from here: a socket, and the processes it was asked to start."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
+    def __init__(self, name: str, log: Path, connection: socket.socket) -> None:
+        self.name, self.log, self.connection = name, log, connection
         self.processes: dict[int, Process] = {}
         self.early_exits: dict[int, Exit] = {}
         self.gone = False
@@ -138,39 +135,46 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._closing = False
         self._zygotes: dict[tuple[str, ...], Zygote] = {}
+        self._greeting = threading.Lock()
+        self._sockets = contextlib.ExitStack()  # those that this thread closes, when the hub has ended
 
     def __enter__(self) -> Self:
-        sweep()
+        run_directory.sweep()
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.run_dir, lock = _run_directory()
+        self.run_dir, lock = run_directory.make()
         try:
             self._listen()
-            argv = self._keeper_argv({})
+            argv = self._keeper_argv({"own": [str(self.run_dir)]})
             with (self.logs / "keeper.log").open("ab") as log:
                 self._keeper_process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock]
                 )
-            self._root = self._greet("keeper", self._keeper_process.poll)
+            self._root = self._greet("keeper", self._keeper_exit)
         except BaseException:
+            self._sockets.close()  # a keeper takes that as its order to end
             shutil.rmtree(self.run_dir, ignore_errors=True)
             raise
         finally:
             os.close(lock)
         self._hub = threading.Thread(target=self._run_hub, name="onecharge-hub", daemon=True)
         self._hub.start()
-        self.own(self.run_dir)
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._closing = True
+        deadline = Deadline(_ANSWER_S)
         # The keeper takes the end of this connection as its order to end everything, and ends last.
         self._root.connection.shutdown(socket.SHUT_RDWR)
         try:
-            self._keeper_process.wait(_ANSWER_S)
+            self._keeper_process.wait(deadline.left)
+        except subprocess.TimeoutExpired:
+            self._keeper_process.kill()  # takes its children along
+            raise deadline.missed("the keeper to end", "running", [self._root.log]) from None
         finally:
             self._wake.close()
             self._hub.join(_ANSWER_S)
+            self._sockets.close()
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def own(self, path: Path) -> None:
@@ -195,12 +199,13 @@ class Supervisor:
     def zygote(self, preload: Sequence[str]) -> Zygote:
         """The warm parent that has imported the modules `preload`; made at the first call, then kept."""
         key = tuple(sorted(preload))
-        if key not in self._zygotes:
-            options = {"preload": key, "path": [str(Path(entry or ".").resolve()) for entry in sys.path]}
-            # Environment and directory of this process, so that the imports find what they would find here.
-            process = self.spawn("zygote", self._keeper_argv(options), cwd=Path.cwd())
-            self._zygotes[key] = Zygote(self, self._greet("zygote", lambda: process.exit))
-        return self._zygotes[key]
+        with self._greeting:
+            if key not in self._zygotes:
+                options = {"preload": key, "path": [str(Path(entry or ".").resolve()) for entry in sys.path]}
+                # Environment and directory of this process, so that the imports find what they would find here.
+                process = self.spawn("zygote", self._keeper_argv(options), cwd=Path.cwd())
+                self._zygotes[key] = Zygote(self, self._greet("zygote", lambda: process.exit))
+            return self._zygotes[key]
 
     def checkpoint_environment(self, worker: str) -> dict[str, str]:
         """What a process needs in its environment for its checkpoints to be heard as those of `worker`."""
@@ -240,30 +245,36 @@ class Supervisor:
         with self._changed:
             self._request += 1
             number = self._request
+        packet = json.dumps({"id": number, **request}).encode()
+        if len(packet) > keeper_program.PACKET:
+            what = "command line and environment" if request["op"] == "spawn" else "request"
+            msg = f"a {what} of {len(packet)} bytes is too long: there is room for {keeper_program.PACKET}"
+            raise ChaosError(msg)
+        with self._changed:
             self._answers[number] = None
         with contextlib.suppress(OSError):  # a keeper that is gone is said below
-            keeper.connection.send(json.dumps({"id": number, **request}).encode())
+            keeper.connection.send(packet)
         deadline = Deadline(_ANSWER_S)
         self.wait_for(lambda: self._answers[number] is not None or keeper.gone, deadline)
         with self._changed:
             answer = self._answers.pop(number)
         if answer is None:
             if keeper.gone:
-                raise ProcessDied("keeper", how=None, log=self.logs / "keeper.log")
-            raise deadline.missed(f"the keeper to answer {request['op']!r}", "silence", [self.logs / "keeper.log"])
+                raise ProcessDied(f"the {keeper.name}", how=None, log=keeper.log)
+            raise deadline.missed(f"the {keeper.name} to answer {request['op']!r}", "silence", [keeper.log])
         return answer
 
     # -- starting keepers ----------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        self._keepers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._keepers = self._sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         self._keepers.bind(str(self.run_dir / "keepers"))
         self._keepers.listen()
-        self._checkpoints = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._checkpoints = self._sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         self._checkpoints.bind(str(self.run_dir / "checkpoints"))
         (self.run_dir / "checkpoints").chmod(0o666)  # a worker may run as another user
         self._checkpoints.listen(128)
-        woken, self._wake = socket.socketpair()
+        woken, self._wake = (self._sockets.enter_context(end) for end in socket.socketpair())
         self._selector.register(woken, selectors.EVENT_READ, self._stop_hub)
         self._selector.register(self._checkpoints, selectors.EVENT_READ, self._accept_worker)
 
@@ -273,19 +284,43 @@ class Supervisor:
         # -P: the directory of a script is no place to import from; its neighbours are not top-level modules.
         return [sys.executable, "-P", program, str(self.run_dir / "keepers"), json_options]
 
-    def _greet(self, name: str, ended: Callable[[], object]) -> _Keeper:
-        deadline, log = Deadline(60), self.logs / f"{name}.log"
+    def _keeper_exit(self) -> Exit | None:
+        status = self._keeper_process.poll()
+        return None if status is None else Exit(status)
+
+    def _greet(self, name: str, ended: Callable[[], Exit | None]) -> _Keeper:
+        """Wait until a keeper that was started is there and has imported what it was given."""
+        deadline, log = Deadline(_GREETING_S), self.logs / f"{name}.log"
+        connection = self._sockets.enter_context(self._accept_keeper(name, ended, deadline))
+        connection.settimeout(deadline.left)
+        try:
+            hello = json.loads(connection.recv(keeper_program.PACKET) or b"{}")
+            connection.settimeout(None)
+            self._check(name, hello, ended)
+        except BaseException as error:
+            connection.close()  # its order to end
+            if isinstance(error, TimeoutError) and not isinstance(error, ChaosError):
+                raise deadline.missed(f"the {name} to import what it was given", "importing", [log]) from None
+            raise
+        keeper = _Keeper(name, log, connection)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._hear(keeper))
+        return keeper
+
+    def _accept_keeper(self, name: str, ended: Callable[[], Exit | None], deadline: Deadline) -> socket.socket:
+        log = self.logs / f"{name}.log"
         self._keepers.settimeout(0.05)
         while True:
             with contextlib.suppress(TimeoutError):
-                connection, _ = self._keepers.accept()
-                break
+                return self._keepers.accept()[0]
             if ended() is not None:
-                raise ProcessDied(name, how=None, log=log)
+                raise ProcessDied(f"the {name}", how=ended(), log=log)
             if deadline.passed:
                 raise deadline.missed(f"the {name} to connect", "nothing", [log])
-        connection.settimeout(deadline.left)
-        hello = json.loads(connection.recv(keeper_program.PACKET) or b'{"event": "failed", "error": "it ended"}')
+
+    def _check(self, name: str, hello: dict[str, Any], ended: Callable[[], Exit | None]) -> None:
+        if not hello:  # an import has ended the process
+            how = wait_until(f"the {name} to end", ended, Deadline(_ANSWER_S))
+            raise ProcessDied(f"the {name}", how=how, log=self.logs / f"{name}.log")
         if hello["event"] == "failed":
             msg = f"the {name} could not import what it was given:\n{hello['error']}"
             raise ChaosError(msg)
@@ -295,10 +330,6 @@ class Supervisor:
                 "the forked workers: start them, and make clients, inside the worker's function."
             )
             raise ChaosError(msg)
-        connection.settimeout(None)
-        keeper = _Keeper(connection)
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._hear(keeper))
-        return keeper
 
     # -- the hub ---------------------------------------------------------------------------------------------------
 
@@ -343,6 +374,7 @@ class Supervisor:
 
     def _accept_worker(self) -> None:
         connection, _ = self._checkpoints.accept()
+        connection.setblocking(False)  # the hub never waits, not even for a worker that does not read
         arrivals = _Arrivals(connection, self)
         self._selector.register(connection, selectors.EVENT_READ, arrivals.hear)
 
@@ -370,7 +402,7 @@ class _Arrivals:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            text = line.decode()
+            text = line.decode(errors="replace")
             if not self._worker:
                 self._worker = text
             elif self._may_go_on(text):
@@ -381,45 +413,3 @@ class _Arrivals:
         lane, _, worker = self._worker.partition("/")
         listener = self._supervisor.listeners.get(lane)
         return listener is None or listener(worker, checkpoint)
-
-
-def _run_directory() -> tuple[Path, int]:
-    """A fresh temporary directory and an open, locked file in it; the lock lasts as long as anyone has it open."""
-    while True:
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_places()[0]))
-        directory.chmod(0o711)  # a server that refuses to run as root must be able to pass through
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (directory / "lock").exists():
-                return directory, lock
-        os.close(lock)  # another run's sweep took it for an abandoned one in this very moment
-
-
-def _places() -> list[Path]:
-    """Where run directories may be, the best first.
-
-    Memory, if there is enough of it: copying a prepared Postgres directory, a thousand small files, takes 0.1 s there
-    and 1 s on many disks. A TMPDIR that the user has set is respected.
-    """
-    disk, memory = Path(tempfile.gettempdir()), Path("/dev/shm")  # noqa: S108 - the kernel's name for it
-    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < _ENOUGH_MEMORY:
-        return [disk, memory]
-    return [memory, disk]
-
-
-def sweep() -> None:
-    """Remove this user's run directories that nobody holds: their test run and its keeper were both killed."""
-    for directory in (found for place in _places() if place.is_dir() for found in place.glob(f"{_PREFIX}*")):
-        with contextlib.suppress(OSError):
-            status = directory.stat()
-            lock = directory / "lock"
-            if status.st_uid != os.getuid():
-                continue
-            if not lock.exists():
-                if time.time() - status.st_mtime > _ABANDONED_S:
-                    shutil.rmtree(directory, ignore_errors=True)
-                continue
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)

@@ -57,7 +57,7 @@ class GroupConsumer:
 
     def __init__(self, settings: ConsumerSettings, handler: Handler, stop: Stop) -> None:
         self._settings, self._handler, self._stop = settings, handler, stop
-        self._outage = Outage(stop, "Holding at this place, nothing is skipped; trying again")
+        self._outage = Outage("Holding at this place, nothing is skipped; trying again")
         self._topic = full_name(settings, ORDERS)
         config = consumer_config(settings, full_name(settings, handler.name))
         self._consumer = Consumer(config | {"error_cb": self._broker_error})
@@ -67,7 +67,7 @@ class GroupConsumer:
         try:
             # Subscribing first lets the group's join, most of a restart's time, run while the handler connects.
             self._consumer.subscribe([self._topic], on_assign=lambda *_: self._outage.over())
-            self._outage.until(self._handler.ready)
+            self._outage.until(self._stop, self._handler.ready)
             while not self._stop.asked:
                 message = self._consumer.poll(POLL_S)
                 if message is not None:
@@ -111,7 +111,7 @@ class GroupConsumer:
 
     def _hold(self, message: Message, why: Unavailable) -> None:
         """Make this message the next one again."""
-        self._outage.wait(why)
+        self._outage.wait(self._stop, why)
         try:
             self._consumer.seek(_place(message))
         except KafkaException as gone:

@@ -154,14 +154,14 @@ def main() -> None:
     log_to_stderr("relay")
     stop = Stop()
     settings = load(RelaySettings)
-    outage = Outage(stop, "Events stay in the outbox; trying again")
+    outage = Outage("Events stay in the outbox; trying again")
     relay = Relay(settings, Database(settings.database_url))
-    outage.until(relay.ready)
+    outage.until(stop, relay.ready)
     while not stop.asked:
         try:
             published = relay.publish()
         except Unavailable as why:
-            outage.wait(why)
+            outage.wait(stop, why)
         else:
             outage.over()
             if not published:

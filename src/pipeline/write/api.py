@@ -22,15 +22,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pipeline.runtime import address, first_line, log_to_stderr, serve
+from pipeline.runtime import Outage, address, first_line, log_to_stderr, serve
 from pipeline.settings import ApiSettings, load
 from pipeline.write.orders import KEY, check_key, parse, place
 from pipeline.write.problems import Problem, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024
 LOCK_TIMEOUT_MS = 500  # how long a duplicate waits for the first request's outcome before it is told 409
@@ -40,15 +38,17 @@ CONNECTION_WAIT_S = 2.0  # how long a request waits for Postgres before it is to
 async def post_order(request: Request) -> Response:
     """Accept an order. See the module's description."""
     pool: AsyncConnectionPool = request.app.state.pool
+    outage: Outage = request.app.state.outage
     key = check_key(request.headers.get(KEY))
     order = parse(await _json_body(request))
     try:
         async with pool.connection() as connection:
             reply = await place(connection, key, order)
     except psycopg.OperationalError as why:
-        log.warning("%s is away, an order was answered 503: %s", pool.name, first_line(why))
+        outage.tell(f"{pool.name}: {first_line(why)}")
         detail = "The order may or may not have been recorded. Ask again with the same key, that is safe."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from why
+    outage.over()
     return Response(reply, HTTPStatus.ACCEPTED, media_type="application/json")
 
 
@@ -84,6 +84,7 @@ def api(database_url: str) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.outage = Outage("Orders are answered 503; trying again")
         app.state.pool = AsyncConnectionPool(
             database_url,
             name=f"Postgres at {address(database_url)}",
@@ -94,6 +95,7 @@ def api(database_url: str) -> Starlette:
             timeout=CONNECTION_WAIT_S,
             # When to stop backing off and start over: keeps the pause after an outage below this many seconds.
             reconnect_timeout=3,
+            reconnect_failed=lambda pool: app.state.outage.tell(f"{pool.name} is away"),
             open=False,
         )
         async with app.state.pool:
@@ -109,5 +111,6 @@ def api(database_url: str) -> Starlette:
 def main() -> None:
     """Run the API until SIGTERM."""
     log_to_stderr("api")
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # tells of each attempt; the outage is told of once
     settings = load(ApiSettings)
     serve(api(settings.database_url), settings.port)
