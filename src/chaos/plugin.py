@@ -95,7 +95,7 @@ class _Progress:
             return
         writer = self._reporter._tw  # noqa: SLF001 - the reporter has no public way to rewrite a line
         with self._capture.global_and_fixture_disabled():
-            if not writer.isatty():
+            if not writer.hasmarkup:
                 if what != self._last:
                     self._reporter.write_line(what)
             else:

@@ -7,8 +7,8 @@ import pytest
 from pipeline.route.topics import consumer_config, full_name, producer_config
 from pipeline.settings import ConsumerSettings, Kafka
 
-KAFKA = Kafka(kafka_bootstrap_servers="127.0.0.1:9092")
-CONSUMER = ConsumerSettings(database_url="postgresql://", kafka_bootstrap_servers="127.0.0.1:9092")
+KAFKA = Kafka(kafka_bootstrap_servers="127.0.0.1:9092", namespace="")
+CONSUMER = ConsumerSettings(database_url="", kafka_bootstrap_servers="127.0.0.1:9092", group_instance_id=None)
 
 
 @pytest.mark.parametrize(("namespace", "name"), [("", "orders"), ("copy1", "copy1.orders")])

@@ -9,10 +9,13 @@ first; a build that was killed half way leaves nothing that anybody would take f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.request
+import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,12 @@ from filelock import FileLock, Timeout
 from chaos.errors import MissingPart, WrongChecksum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _CENTRAL = "https://repo1.maven.org/maven2"
 _TIMEOUT_S = 60.0
 _CONNECTIONS = 6
+_HALF = ".half"
 
 
 class Progress(Protocol):
@@ -38,7 +42,7 @@ class Progress(Protocol):
         """Show it."""
 
 
-def silent(_what: str, _done: int, _total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a `Progress` may be called by these names
     """A `Progress` that shows nothing."""
 
 
@@ -68,30 +72,48 @@ class Cache:
     def entry(self, name: str, build: Callable[[Path], None]) -> Path:
         """The directory `name`, filled by ``build(empty_directory)`` if it is not there yet."""
         place = self.directory / name
-        if place.is_dir():
-            return place
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self._locked(name):
-            if not place.is_dir():
-                half = self.directory / f"{name}.half"
-                shutil.rmtree(half, ignore_errors=True)
-                half.mkdir()
-                self._own(half)
-                try:
-                    build(half)
-                    half.rename(place)
-                finally:
-                    shutil.rmtree(half, ignore_errors=True)
+        if not place.is_dir():
+            self._require_writable()
+            with self._locked(name):
+                if not place.is_dir():
+                    self._build(place, build)
         return place
 
-    def _locked(self, name: str) -> FileLock:
+    def _build(self, place: Path, build: Callable[[Path], None]) -> None:
+        for abandoned in self.directory.glob(f"{place.name}.*{_HALF}"):  # nobody else builds: the lock is ours
+            shutil.rmtree(abandoned, ignore_errors=True)
+        # A name that is used once: the keeper of a killed predecessor may be removing its half at this moment.
+        half = self.directory / f"{place.name}.{uuid.uuid4().hex}{_HALF}"
+        self._own(half)
+        try:
+            half.mkdir()
+            build(half)
+            half.rename(place)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
         lock = FileLock(self.directory / f"{name}.lock")
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
             self.progress(f"{name}: another process is making it, waiting", 0, 1)
             lock.acquire()
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _require_writable(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            writable = os.access(self.directory, os.W_OK | os.X_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            remedy = "Name a directory that this user can write to in ONECHARGE_CACHE."
+            raise MissingPart("a directory for the cache", looked_for=[str(self.directory)], remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -134,13 +156,16 @@ def _fetch(url: str, jar: Jar, target: Path) -> None:
     if not url.startswith(("https://", "http://127.0.0.1:")):
         remedy = "ONECHARGE_MAVEN must be an https:// address, or one on this machine."
         raise MissingPart(jar.name, looked_for=[url], remedy=remedy)
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply, target.open("wb") as file:  # noqa: S310 - checked
             while block := reply.read(1 << 18):
                 digest.update(block)
+                size += len(block)
                 file.write(block)
-    except OSError as error:
+            if size < int(reply.headers.get("Content-Length") or 0):
+                raise http.client.IncompleteRead(b"", jar.size - size)  # `read` does not say so
+    except (OSError, http.client.HTTPException) as error:
         remedy = f"It could not be fetched ({error}); set ONECHARGE_MAVEN to a repository that is in reach."
         raise MissingPart(jar.name, looked_for=[url], remedy=remedy) from error
     if digest.hexdigest() != jar.sha256:

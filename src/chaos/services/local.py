@@ -7,7 +7,7 @@ three attributes for servers that somebody else runs.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from chaos.services.cache import Cache, Progress, silent
@@ -36,44 +36,57 @@ class Local:
     def __init__(self, supervisor: Supervisor, *, progress: Progress = silent) -> None:
         self._supervisor = supervisor
         self._cache = Cache(supervisor.own, progress=progress)
-        self._servers: dict[str, Any] = {}
+        self._started: dict[str, Future[Any]] = {}
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(len(_STARTERS), "onecharge-start")
 
     def start(self, *names: str) -> None:
-        """Have the servers `names` running, of "postgres", "kafka" and "toxiproxy"; those missing start side by side."""
-        deadline = Deadline(_START_S)
+        """Have the servers `names` running, of "postgres", "kafka" and "toxiproxy"; those missing start side by side.
+
+        What cannot be started is said at once, not after the others' downloads; a later call tries it again.
+        """
         with self._lock:
-            missing = [name for name in names if name not in self._servers]
-            pool = ThreadPoolExecutor(len(_STARTERS))
-            starting = {pool.submit(_STARTERS[name], self._supervisor, self._cache, deadline): name for name in missing}
-            try:
-                for started in as_completed(starting):
-                    self._servers[starting[started]] = started.result()
-            finally:
-                pool.shutdown(wait=False)  # what is missing is said at once, not after the others' downloads
+            for name in names:
+                if name not in self._started or _failed(self._started[name]):
+                    deadline = Deadline(_START_S)
+                    self._started[name] = self._pool.submit(_STARTERS[name], self._supervisor, self._cache, deadline)
+            waiting = [self._started[name] for name in names]
+        for started in as_completed(waiting):
+            started.result()
 
     def close(self) -> None:
         """End the leases of the servers' ports; the servers themselves end with the supervisor."""
-        for server in self._servers.values():
-            server.release()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for started in self._started.values():
+            started.add_done_callback(_release)
+
+    def _server(self, name: str) -> Any:
+        self.start(name)
+        return self._started[name].result()
 
     @property
     def postgres(self) -> Postgres:
         """The Postgres server."""
-        self.start("postgres")
-        server: Postgres = self._servers["postgres"]
+        server: Postgres = self._server("postgres")
         return server
 
     @property
     def kafka(self) -> Kafka:
         """The Kafka broker."""
-        self.start("kafka")
-        server: Kafka = self._servers["kafka"]
+        server: Kafka = self._server("kafka")
         return server
 
     @property
     def toxiproxy(self) -> Toxiproxy:
         """The Toxiproxy server."""
-        self.start("toxiproxy")
-        server: Toxiproxy = self._servers["toxiproxy"]
+        server: Toxiproxy = self._server("toxiproxy")
         return server
+
+
+def _failed(started: Future[Any]) -> bool:
+    return started.done() and started.exception() is not None
+
+
+def _release(started: Future[Any]) -> None:
+    if not started.cancelled() and not _failed(started):
+        started.result().release()

@@ -12,7 +12,7 @@ the same is found by trying to bind it.
 from __future__ import annotations
 
 import contextlib
-import random
+import secrets
 import socket
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def lease_port() -> Port:
     """A port on 127.0.0.1 that nobody listens on and no other lease names."""
     below = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
     first, last = (_LOWEST, below - 1) if below > _LOWEST + 1000 else (10_000, 32_767)
-    start = random.randint(first, last)  # two processes that look at once rarely meet
+    start = first + secrets.randbelow(last - first + 1)  # two processes that look at once rarely meet
     for number in (*range(start, last + 1), *range(first, start)):
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

