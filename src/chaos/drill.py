@@ -58,6 +58,7 @@ class Verdict:
     reasons: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     logs: tuple[Path, ...] = ()
+    error: Exception | None = None  # what ended the run early, with its traceback
 
     @property
     def status(self) -> str:
@@ -86,7 +87,7 @@ class Verdict:
             Undecided: the run proves nothing.
         """
         if self.status != "holds":
-            raise (Violated if self.status == "violated" else Undecided)(self)
+            raise (Violated if self.status == "violated" else Undecided)(self) from self.error
 
     def story(self, *, events: bool = False) -> str:
         """What was broken, why the verdict is what it is, the ledger lines it was judged by; on demand, all events."""
@@ -178,9 +179,10 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
             system.workload(run)
             verdict.keys = tuple(run.keys)
             _settle(system, verdict, deadline)
-        except (ChaosError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run proves nothing, and says so
             verdict.keys = tuple(run.keys)
             verdict.reasons.append(f"{type(error).__name__}: {error}")
+            verdict.error = error
     verdict.fired = armed.fired
     verdict.events = [f"{at - began:8.3f} {text}" for at, text in armed.events]
     verdict.logs = armed.logs()

@@ -12,6 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from chaos.errors import ChaosError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
@@ -52,14 +54,21 @@ class Ledger:
             for line in file:
                 if not line.endswith(b"\n"):  # being written at this moment
                     return
-                self._position += len(line)
+                self._add(line.decode().rstrip("\n"), self._count + 1)
+                self._position += len(line)  # only now: a record that cannot be read must not be passed over
                 self._count += 1
-                self._add(line.decode().rstrip("\n"))
 
-    def _add(self, text: str) -> None:
-        content: dict[str, Any] = json.loads(text)
-        key = str(content[self._field])
-        self._records[key].append(Record(self._count, key, content.get("effect", True) is not False, text))
+    def _add(self, text: str, number: int) -> None:
+        try:
+            content: dict[str, Any] = json.loads(text)
+            key = str(content[self._field])
+        except (ValueError, TypeError, KeyError) as error:
+            msg = (
+                f"{self.path}, line {number}: expected a JSON object with the field {self._field!r}, which the ledger "
+                f"was told is its key, and found {text}"
+            )
+            raise ChaosError(msg) from error
+        self._records[key].append(Record(number, key, content.get("effect", True) is not False, text))
 
 
 @dataclass(frozen=True)

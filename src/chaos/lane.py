@@ -84,7 +84,10 @@ class Trusted:
 
 
 class Lane:
-    """See the module's docstring. Made by `chaos.session.Session.lane`."""
+    """See the module's docstring. Made by `chaos.session.Session.lane`.
+
+    `files` is a directory of the lane's own, in which functions run; command lines run in the project's `directory`.
+    """
 
     def __init__(
         self,
@@ -92,11 +95,12 @@ class Lane:
         supervisor: Supervisor,
         *,
         files: Path,
+        directory: Path,
         postgres: Postgres | None,
         kafka: Kafka | None,
         topics: Mapping[str, int],
     ) -> None:
-        self.name, self.supervisor, self.files = name, supervisor, files
+        self.name, self.supervisor, self.files, self.directory = name, supervisor, files, directory
         self.topics = {short: f"{name}.{short}" for short in topics}
         self.postgres = postgres.database_dsn(name) if postgres else ""
         self.kafka = kafka.bootstrap if kafka else ""
@@ -177,7 +181,7 @@ class Lane:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
             return zygote.fork(log, worker.call, env=env, cwd=self.files)
         argv = [self.fill(word, **more) for word in worker.argv]
-        return self.supervisor.spawn(log, argv, env=env, cwd=self.files)
+        return self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
 
     def require_listening(self, worker: Worker, replica: int, process: Process, deadline: Deadline) -> None:
         """Wait until a replica accepts connections.
@@ -197,7 +201,13 @@ class Lane:
         wait_until(what, connect, deadline, retry_on=(OSError,), logs=[process.log], every=0.005)
 
     def trusted(
-        self, name: str, run: Callable[[], object] | str | Sequence[str], *, ledger: str, key: str, **env: str
+        self,
+        name: str,
+        run: Callable[[], object] | str | Sequence[str],
+        *,
+        ledger: str,
+        key: str,
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> Trusted:
         """Start an HTTP service that is never broken, and wait until it listens.
 

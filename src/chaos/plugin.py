@@ -72,6 +72,7 @@ def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
     )
     session = Session(
         output,
+        directory=config.rootpath,
         postgres=config.getoption("--onecharge-postgres"),
         kafka=config.getoption("--onecharge-kafka"),
         progress=_Progress(config),
@@ -115,7 +116,9 @@ def pytest_runtest_makereport(
         item.user_properties.append(("onecharge", f"{verdict.status}: {verdict.schedule}"))
     report = yield
     if verdicts:
-        setattr(report, _ATTRIBUTE, [verdict.story() for verdict in verdicts])  # strings cross xdist by themselves
+        full = report.failed or item.config.get_verbosity() > 0
+        stories = [verdict.story() if full else verdict.story().partition("\n")[0] for verdict in verdicts]
+        setattr(report, _ATTRIBUTE, stories)  # strings cross xdist by themselves
         verdicts.clear()
     if report.failed and "onecharge" in getattr(item, "fixturenames", ()):
         _skip_if_missing(item.config, call, report)
@@ -147,7 +150,7 @@ def _log_sections(session: Session, *, since: float) -> list[tuple[str, str]]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Tell each drill: what was broken, the verdict, and the ledger's lines it was judged by."""
+    """Tell each drill: what was broken and the verdict; with -v or on failure also the ledger's lines it rests on."""
     if hasattr(config, "workerinput"):
         return
     stories = [

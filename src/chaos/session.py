@@ -32,6 +32,7 @@ class Session:
     """Servers are started when a lane first needs them, and end with the session.
 
     Args:
+        directory: where command lines are run and relative `schema` files are looked for; by default the current one.
         output: a directory for logs and ledgers, which are kept; those of the run before are removed.
         postgres: DSN of a Postgres that you run; the user must be allowed to create databases.
         kafka: bootstrap servers of a Kafka that you run.
@@ -43,12 +44,14 @@ class Session:
         self,
         output: Path,
         *,
+        directory: Path | None = None,
         postgres: str | None = None,
         kafka: str | None = None,
         progress: Progress = silent,
         on_verdict: Callable[[Verdict], None] = lambda _verdict: None,
     ) -> None:
         self.output = output.absolute()
+        self.directory = (directory or Path.cwd()).absolute()
         self.on_verdict = on_verdict
         self.supervisor = Supervisor(self.output / "logs")
         self._local = Local(self.supervisor, progress=progress)
@@ -91,8 +94,16 @@ class Session:
         with contextlib.ExitStack() as stack:
             if postgres is not None:
                 stack.callback(postgres.drop_database, name)
-                postgres.create_database(name, _sql(schema))
-            lane = Lane(name, self.supervisor, files=files, postgres=postgres, kafka=kafka, topics=topics or {})
+                postgres.create_database(name, _sql(schema, self.directory))
+            lane = Lane(
+                name,
+                self.supervisor,
+                files=files,
+                directory=self.directory,
+                postgres=postgres,
+                kafka=kafka,
+                topics=topics or {},
+            )
             lane.on_verdict = self.on_verdict
             if kafka is not None and topics:
                 stack.callback(kafka.delete_topics, lane.topics.values())
@@ -101,6 +112,6 @@ class Session:
             yield lane
 
 
-def _sql(schema: str | Path | None) -> str:
+def _sql(schema: str | Path | None, directory: Path) -> str:
     is_file = isinstance(schema, Path) or (schema is not None and schema.endswith(".sql"))
-    return Path(str(schema)).read_text(encoding="utf-8") if is_file else str(schema or "")
+    return (directory / str(schema)).read_text(encoding="utf-8") if is_file else str(schema or "")

@@ -2,7 +2,7 @@
 
 Every second delivery is a second charge. Found by whatever causes one: the four drills that find `new_key_per_attempt`,
 and also those that lose the offset after a perfect transaction (`postgres.commit`: crash-after, lose-reply;
-`kafka.offset_commit`: all faults), as well as a relay that dies between produce and mark.
+`kafka.offset_commit`: all but crash-after), as well as a relay that dies between produce and mark.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """The mailer as a system that can be drilled."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from chaos import Run, Session, System, Worker, no_rows, nothing_lost, one_effect_per_key
 
 from mailer import service, worker
 
-ROOT = Path(__file__).parent.parent
 WAYS = {"function": (worker.main, 1), "command line": ("python -m mailer.worker", 1), "two replicas": (worker.main, 2)}
 
 
@@ -16,9 +14,9 @@ WAYS = {"function": (worker.main, 1), "command line": ("python -m mailer.worker"
 def mailer(onecharge: Session, request: pytest.FixtureRequest) -> Iterator[System]:
     """A queue of its own, a mail service, and one or more workers, run in each way there is."""
     run, replicas = request.param
-    with onecharge.lane(schema=ROOT / "mailer" / "schema.sql") as lane:
+    with onecharge.lane(schema="mailer/schema.sql") as lane:
         mail = lane.trusted("mail", service.main, ledger="mails.jsonl", key="job")
-        env = {"MAIL_URL": mail.url, "POLL_S": "0.01", "PYTHONPATH": str(ROOT)}
+        env = {"MAIL_URL": mail.url, "POLL_S": "0.01"}
         with System(
             lane,
             workers=[Worker("mailer", run, replicas=replicas, env=env)],

@@ -42,7 +42,7 @@ class Progress(Protocol):
         """Show it."""
 
 
-def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a `Progress` may be called by these names
+def silent(what: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
 
 

@@ -8,7 +8,7 @@ that it remains a living member of its group and a rebalance can take the partit
 An event that can never be handled (`Poison`) ends the process with exit code 1 and its offset uncommitted: loud, and
 nothing is lost. Setting such events aside comes with the quarantine.
 
-Needs no rebalance callbacks: `poll` is where partitions come and go, and nothing is in flight during a `poll`.
+Needs no callback for revoked partitions: they go during a `poll`, and nothing is in flight during a `poll`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
-from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, reason
+from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, is_fatal, reason
 from pipeline.runtime import Outage, Stop, Unavailable
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ class GroupConsumer:
         try:
             self._consumer.seek(_place(message))
         except KafkaException as gone:
+            if _place(message) in self._consumer.assignment():
+                raise  # going on from here would skip the message
             # The partition was taken from us; its new owner begins at the committed offset, at this message.
             log.info("%s is no longer ours: %s", where(message), reason(gone.args[0]))
 
     def _broker_error(self, error: KafkaError) -> None:
-        # Such as another process with our GROUP_INSTANCE_ID. Of the two ways to learn of it, `poll` sets only the code.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
+        if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
             log.error("%s told this consumer to end: %s", broker(self._settings), reason(error))
             sys.exit(1)
         if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news

@@ -17,11 +17,11 @@ import json
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
 from chaos.checkpoint import checkpoint
-from pipeline.route.topics import ORDERS, broker, full_name, producer_config, reason, require_topic
+from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RelaySettings, load
 
@@ -139,9 +139,12 @@ class Relay:
                     failure = error
 
             headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
-            self._producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+            try:
+                self._producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+            except KafkaException as refused:
+                failure = refused.args[0]  # and no report will come
         self._producer.flush()  # ends within message.timeout.ms, and proves nothing by itself: the reports do
-        if failure is not None and failure.fatal():
+        if failure is not None and is_fatal(failure):
             self._producer = self._new_producer()  # this one will never send again
         return delivered, failure
 

@@ -88,6 +88,12 @@ def broker(settings: Kafka) -> str:
     return f"Kafka at {settings.kafka_bootstrap_servers}"
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that met this error will never work again."""
+    # Reported in two ways: by the flag, or, from `poll` and `produce`, by the code alone.
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its public name
+
+
 def reason(error: KafkaError) -> str:
     """What went wrong, in a client's words."""
     return f"{error.str()} ({error.name()})"
