@@ -28,16 +28,16 @@ def lane(onecharge: Session) -> Iterator[Lane]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(onecharge: Session, tmp_path: Path) -> Iterator[Start]:
     """Starts a worker by name, with variables for its environment."""
-    with starting(tmp_path) as function:
+    with starting(onecharge.supervisor, tmp_path) as function:
         yield function
 
 
 @pytest.fixture(scope="module")
-def api(lane: Lane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def api(onecharge: Session, lane: Lane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """The API, listening."""
-    with starting(tmp_path_factory.mktemp("api")) as function:
+    with starting(onecharge.supervisor, tmp_path_factory.mktemp("api")) as function:
         yield function("api", DATABASE_URL=lane.postgres, PORT=free_port()).listening()
 
 

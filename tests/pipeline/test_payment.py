@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from chaos.waiting import Deadline
 from tests.pipeline.workers import free_port, until
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from chaos import Lane
-    from tests.pipeline.workers import Start, Worker
+from tests.pipeline.workers import Start, Worker
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_an_unreadable_event_is_not_skipped(
     placed = event(db)
     payment = start("payment", **env)
     send(env, placed, poison, event(db))
-    assert payment.process.wait(20) == 1
+    assert payment.process.wait(Deadline(20)).status == 1
     assert payment.said(r"orders\[0\]@1 can never be handled: ")
     assert "Traceback" not in payment.log
     assert (state(db, placed["order_id"]), offset(env)) == ("paid", 1)
@@ -143,7 +144,7 @@ def test_a_stolen_identity_ends_the_worker(start: Start, db: psycopg.Connection,
     send(env, placed)
     until(lambda: state(db, placed["order_id"]) == "paid")
     start("payment", **env)
-    assert first.process.wait(20) == 1
+    assert first.process.wait(Deadline(20)).status == 1
     assert first.said("told this consumer to end")
     send(env, second)
     until(lambda: state(db, second["order_id"]) == "paid")

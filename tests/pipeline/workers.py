@@ -7,50 +7,53 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from chaos.services.ports import Port, lease_port
+from chaos.waiting import Deadline, wait_until
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import psycopg
 
+    from chaos.workers.supervisor import Supervisor
+
 PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
+MAINS = {
+    "api": "pipeline.write.api:main",
+    "relay": "pipeline.publish.polling:main",
+    "payment": "pipeline.process.payment:main",
+    "gateway": "pipeline.gateway.server:main",
+}
+_NUMBERS = itertools.count()
+_LEASES: list[Port] = []
 
 
 def until(condition: Callable[[], Any]) -> Any:
     """Wait until `condition` returns something true, and return that."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return result
+    return wait_until("a condition of this test", condition, Deadline(PATIENCE_S))
 
 
 class Worker:
     """A worker of the pipeline as a process of its own, and what it writes to its log."""
 
-    def __init__(self, name: str, log: Path, **env: object) -> None:
+    def __init__(self, supervisor: Supervisor, name: str, directory: Path, **env: object) -> None:
         self.port = env.get("PORT")
-        self._log = log
-        variables = (
-            os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"} | {key: str(value) for key, value in env.items()}
-        )
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen([sys.executable, "-m", "pipeline", name], env=variables, stderr=stderr)
+        zygote = supervisor.zygote([main.partition(":")[0] for main in MAINS.values()])
+        variables = os.environ | {key: str(value) for key, value in env.items()}
+        self.process = zygote.fork(f"test-{name}-{next(_NUMBERS)}", MAINS[name], env=variables, cwd=directory)
 
     @property
     def log(self) -> str:
         """Everything it has written so far."""
-        return self._log.read_text()
+        return self.process.log.read_text() if self.process.log.exists() else ""
 
     def said(self, pattern: str) -> bool:
         """Wait until its log has a line that matches."""
@@ -67,9 +70,8 @@ class Worker:
         return self
 
     def ended(self) -> int:
-        """Ask it to end, unless it did, and return its exit code."""
-        self.process.terminate()
-        return self.process.wait(PATIENCE_S)
+        """Ask it to end, unless it did, and return its exit code; negative if it had to be killed."""
+        return self.process.stop(Deadline(PATIENCE_S)).status
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """One HTTP request: status, headers and body of the reply."""
@@ -86,20 +88,18 @@ Start = Callable[..., Worker]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nobody listens on, for as long as the tests run."""
+    _LEASES.append(lease_port())
+    return _LEASES[-1].number
 
 
 @contextmanager
-def starting(directory: Path) -> Iterator[Start]:
+def starting(supervisor: Supervisor, directory: Path) -> Iterator[Start]:
     """A function that starts workers, which end with the context."""
     with ExitStack() as stack:
-        count = itertools.count()
 
         def start(name: str, **env: object) -> Worker:
-            worker = Worker(name, directory / f"{name}-{next(count)}.log", **env)
-            stack.callback(worker.process.wait)
+            worker = Worker(supervisor, name, directory, **env)
             stack.callback(worker.process.kill)
             return worker
 
