@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chaos.conditions import Condition, group_drained, no_rows
+    from chaos.crew import Fired
     from chaos.drill import Run, Verdict
     from chaos.errors import (
         ChaosError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "chaos.conditions": ("Condition", "group_drained", "no_rows"),
+    "chaos.crew": ("Fired",),
     "chaos.drill": ("Run", "Verdict"),
     "chaos.errors": (
         "ChaosError",
@@ -55,6 +57,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "Condition",
     "group_drained",
     "no_rows",
+    "Fired",
     "Run",
     "Verdict",
     "ChaosError",

@@ -55,8 +55,12 @@ def _announcer(path: str, worker: str) -> Callable[[str], None]:
     local = threading.local()
 
     def announce(name: str) -> None:
+        if "\n" in name:
+            msg = f"a checkpoint's name is one line, not {name!r}"
+            raise ValueError(msg)
         connection = getattr(local, "connection", None)
-        if connection is None:
+        if connection is None or local.process != os.getpid():  # a fork must not share its parent's
+            local.process = os.getpid()
             connection = local.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.connect(path)
             connection.sendall(f"{worker}\n".encode())

@@ -22,9 +22,10 @@ from chaos.errors import ChaosError, Undecided, Violated
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from chaos.crew import Armed, Fired
     from chaos.invariants import Ledger, Record, Violation
     from chaos.lane import Lane
     from chaos.schedule import Schedule
@@ -32,18 +33,6 @@ if TYPE_CHECKING:
 
 _CALL_S = 5.0
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
-
-
-@dataclass(frozen=True)
-class Fired:
-    """A fault that was carried out: at which point, in which process, and how that process ended."""
-
-    fault: str
-    worker: str
-    ended: str
-
-    def __str__(self) -> str:
-        return f"{self.fault}: {self.worker} {self.ended}"
 
 
 @dataclass
@@ -96,8 +85,14 @@ class Verdict:
         lines += [f"  violated  {violation}" for violation in self.violations]
         lines += [f"  unknown   {reason}" for reason in self.reasons]
         for key in self.keys:
-            lines.append(f"  {key}: {_count(self.requests(key), 'request')}, {_count(self.effects(key), 'effect')}")
-            lines += [f"    {record}" for record in self.records(key)]
+            try:
+                records = self.records(key)
+            except ChaosError as error:  # the verdict says so; its story has to be told all the same
+                lines.append(f"  {key}: {error}")
+                continue
+            effects = sum(record.effect for record in records)
+            lines.append(f"  {key}: {_count(len(records), 'request')}, {_count(effects, 'effect')}")
+            lines += [f"    {record}" for record in records]
         if events:
             lines += ["  events", *(f"    {event}" for event in self.events)]
             lines += [f"  log       {log}" for log in self.logs]
@@ -120,10 +115,9 @@ class Run:
         """A key that nobody has used: text of fixed width."""
         return uuid.uuid4().hex
 
-    def accept(self, key: str) -> str:
-        """Say that the system has accepted `key` and must answer for it from now on."""
-        self.keys.append(key)
-        return key
+    def accept(self, key: object) -> None:
+        """Say that the system has accepted `key` and must answer for it from now on. As text, it is a ledger's key."""
+        self.keys.append(str(key))
 
     def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement in the lane's database, committed at once, and return its rows."""
@@ -144,7 +138,7 @@ class Run:
         content = json.dumps(body).encode()
 
         def ask() -> tuple[int, bytes]:
-            self._system.require_healthy()
+            self._system.crew.require_healthy()
             connection = http.client.HTTPConnection(url.netloc, timeout=min(_CALL_S, self._deadline.left + 0.1))
             try:
                 connection.request("POST", path, content, headers)
@@ -169,31 +163,29 @@ class Run:
 
 def run_drill(system: System, schedule: Schedule) -> Verdict:
     """Carry out one drill on a running system; see the module's docstring."""
-    ledgers = tuple({id(one.ledger): one.ledger for one in system.invariants}.values())
-    verdict = Verdict(schedule, ledgers)
+    verdict = Verdict(schedule, system.ledgers)
     deadline = Deadline(system.within)
-    began = time.time()
-    with system.armed(schedule) as armed:
+    began, settled = time.time(), False
+    with system.crew.armed(schedule) as armed:
         run = Run(system, deadline)
         try:
             system.workload(run)
-            verdict.keys = tuple(run.keys)
-            _settle(system, verdict, deadline)
+            settled = _settle(system, run.keys, armed, deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run proves nothing, and says so
-            verdict.keys = tuple(run.keys)
-            verdict.reasons.append(f"{type(error).__name__}: {error}")
             verdict.error = error
+            verdict.reasons.append(f"{type(error).__name__}: {error}")
+    verdict.keys = tuple(run.keys)
     verdict.fired = armed.fired
     verdict.events = [f"{at - began:8.3f} {text}" for at, text in armed.events]
-    verdict.logs = armed.logs()
-    verdict.reasons += armed.reasons()
-    if not verdict.keys:
-        verdict.reasons.append("the workload had nothing accepted, so there is nothing to judge")
+    verdict.logs = system.crew.logs
+    if armed.failure is not verdict.error or armed.failure is None:
+        verdict.reasons += armed.reasons()
+    _judge_finally(system, verdict, settled=settled)
     return verdict
 
 
-def _settle(system: System, verdict: Verdict, deadline: Deadline) -> None:
-    """Wait until nothing is left to do, and judge.
+def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadline) -> bool:
+    """Wait until nothing is left to do; True, or an exception that says what was.
 
     It ends at once when the goal is reached: conditions met, every fault fired, no violation. Otherwise, and only
     then, it waits out the grace, for an effect that may still come from where no condition sees it; the clock of the
@@ -202,25 +194,37 @@ def _settle(system: System, verdict: Verdict, deadline: Deadline) -> None:
     quiet: Deadline | None = None
     seen = -1
     for pause in itertools.chain((0.001, 0.002, 0.004), itertools.repeat(0.005)):
-        system.require_healthy()
+        system.crew.require_healthy()
         outstanding = system.outstanding()
-        verdict.violations = judge(system, verdict.keys, settled=not outstanding)
-        if not outstanding:
-            if system.arrivals != seen or quiet is None:
-                seen, quiet = system.arrivals, Deadline(system.grace)
-            if system.all_fired and not verdict.violations:
-                return
-            if quiet.passed:
-                return
-        else:
+        if outstanding:
             quiet = None
+        else:
+            if system.crew.arrivals != seen or quiet is None:
+                seen, quiet = system.crew.arrivals, Deadline(system.grace)
+            if armed.done and not judge(system, keys, settled=True):
+                return True
+            if quiet.passed and not armed.held:
+                return True
         if deadline.passed:
-            verdict.violations = judge(system, verdict.keys, settled=False)
-            raise deadline.missed("the system to settle", outstanding or "faults that have not fired", system.logs())
+            raise deadline.missed("the system to settle", outstanding or "faults that have not fired", system.crew.logs)
         time.sleep(pause)
+    raise AssertionError  # for the type checker: the loop has no end
 
 
-def judge(system: System, keys: Iterable[str], *, settled: bool) -> list[Violation]:
+def judge(system: System, keys: Sequence[str], *, settled: bool) -> list[Violation]:
     """All violations among the keys; of invariants that need a settled system only if it is one."""
-    keys = tuple(keys)
     return [found for one in system.invariants if one.final or settled for found in one.check(keys)]
+
+
+def _judge_finally(system: System, verdict: Verdict, *, settled: bool) -> None:
+    try:
+        verdict.violations = judge(system, verdict.keys, settled=settled)
+        unseen = not any(map(verdict.requests, verdict.keys))
+    except Exception as error:  # noqa: BLE001 - a check that raised decides nothing
+        verdict.error = verdict.error or error
+        verdict.reasons.append(f"{type(error).__name__}: {error}")
+        return
+    if not verdict.keys:
+        verdict.reasons.append("the workload had nothing accepted, so there is nothing to judge")
+    elif unseen and not verdict.violations:
+        verdict.reasons.append("no ledger has a record of any accepted key: is its `key` the right field?")

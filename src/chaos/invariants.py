@@ -47,7 +47,11 @@ class Ledger:
         return list(self._records.get(key, ()))
 
     def _read(self) -> None:
-        if not self.path.exists():
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < self._position:
+            msg = f"{self.path} had {self._position} bytes and has {size}: a ledger only grows. Who removed it?"
+            raise ChaosError(msg)
+        if not size:
             return
         with self.path.open("rb") as file:
             file.seek(self._position)

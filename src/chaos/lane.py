@@ -86,7 +86,7 @@ class Trusted:
 class Lane:
     """See the module's docstring. Made by `chaos.session.Session.lane`.
 
-    `files` is a directory of the lane's own, in which functions run; command lines run in the project's `directory`.
+    Workers run in the project's `directory`; `files` is a directory of the lane's own.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class Lane:
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
         self._ports: dict[tuple[str, int], Port] = {}
-        self._trusted: list[Process] = []
+        self._trusted: dict[str, Process] = {}
         self._connection: Any = None
         self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
-    def listen(self, on_arrival: Callable[[str, str], bool] | None) -> None:
-        """Hear this lane's workers arrive, as ("payment.0~1", checkpoint); what is returned lets them go on or not."""
+    def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
+        """Hear this lane's workers arrive: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""
         if on_arrival is None:
             self.supervisor.listeners.pop(self.name, None)
         else:
@@ -134,12 +134,12 @@ class Lane:
         """Run a statement in the lane's database, committed at once, and return its rows."""
         if self._connection is None or self._connection.closed:
             self._connection = psycopg().connect(self.postgres, autocommit=True, application_name="onecharge")
-        cursor = self._connection.execute(statement, parameters)
+        cursor = self._connection.execute(statement, parameters or None)  # a lone % is one
         return list(cursor) if cursor.description else []
 
     def close(self) -> None:
         """End the lane's trusted workers, its own connection, and the leases of its ports."""
-        for process in self._trusted:
+        for process in self._trusted.values():
             process.kill()
         if self._connection is not None:
             self._connection.close()
@@ -179,12 +179,20 @@ class Lane:
         log = f"{self.name}-{label}"
         if worker.call is not None:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
-            return zygote.fork(log, worker.call, env=env, cwd=self.files)
+            return zygote.fork(log, worker.call, env=env, cwd=self.directory)
         argv = [self.fill(word, **more) for word in worker.argv]
         return self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
 
-    def require_listening(self, worker: Worker, replica: int, process: Process, deadline: Deadline) -> None:
-        """Wait until a replica accepts connections.
+    def require_listening(
+        self,
+        worker: Worker,
+        replica: int,
+        process: Process,
+        deadline: Deadline,
+        *,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Wait until a replica accepts connections, or until `unless`.
 
         Raises:
             NotInTime: it does not.
@@ -193,6 +201,8 @@ class Lane:
         port = self.port(worker, replica)
 
         def connect() -> bool:
+            if unless():
+                return True
             process.require_running()
             socket.create_connection(("127.0.0.1", port.number), timeout=1).close()
             return True
@@ -214,9 +224,12 @@ class Lane:
         `ledger` is the file in which it records the requests it has served, before it answers; it is told the path as
         ``LEDGER``. `key` is the records' field that says which key a request was for.
         """
+        if name in self._trusted:
+            msg = f"lane {self.name} has a trusted worker {name!r} already"
+            raise ChaosError(msg)
         path = self.files / ledger
         worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
         process = self.start(worker)
-        self._trusted.append(process)
+        self._trusted[name] = process
         self.require_listening(worker, 0, process, Deadline(_START_S))
         return Trusted(f"http://{self.port(worker, 0).address}", Ledger(path, key=key), process)

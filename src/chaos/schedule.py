@@ -70,7 +70,7 @@ class Schedule:
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """The schedule that `text` names; see `Fault.parse` for what is raised."""
-        return cls(tuple(Fault.parse(part) for part in text.split(";") if part.strip()))
+        return cls(tuple(Fault.parse(part) for part in text.split(";")) if text else ())
 
     def __str__(self) -> str:
         return "; ".join(str(fault) for fault in self.faults)

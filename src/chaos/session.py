@@ -15,6 +15,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
+from chaos.errors import ChaosError
 from chaos.lane import Lane
 from chaos.services.cache import Progress, silent
 from chaos.services.external import External
@@ -33,7 +36,8 @@ class Session:
 
     Args:
         directory: where command lines are run and relative `schema` files are looked for; by default the current one.
-        output: a directory for logs and ledgers, which are kept; those of the run before are removed.
+        output: a directory for logs and ledgers, which are kept; those of the run before are
+            removed. One run at a time can use it.
         postgres: DSN of a Postgres that you run; the user must be allowed to create databases.
         kafka: bootstrap servers of a Kafka that you run.
         progress: told about slow steps of a first run, such as downloads.
@@ -61,6 +65,13 @@ class Session:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        self.output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.output / ".lock")
+        try:
+            self._stack.enter_context(lock.acquire(timeout=0))
+        except Timeout as error:
+            msg = f"another run keeps its logs in {self.output}: name another directory (--onecharge-output)"
+            raise ChaosError(msg) from error
         for kept in ("logs", "lanes"):
             shutil.rmtree(self.output / kept, ignore_errors=True)
         self._stack.enter_context(self.supervisor)

@@ -1,57 +1,32 @@
-"""A system under test: workers in a lane, and what it means for them to be done and to be right.
-
-Workers are started when the system is entered and kept running from drill to drill; only those that a schedule kills
-are started anew. Recovery is a thread of its own, because a workload may be waiting for the very worker that died.
-"""
+"""A system under test: workers in a lane, and what it means for them to be done and to be right."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 import time
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chaos.drill import Fired, Verdict, judge, run_drill
-from chaos.errors import ChaosError, ProcessDied, UnknownName, Violated
-from chaos.schedule import Fault, Schedule
-from chaos.waiting import Deadline
+from chaos.crew import Crew
+from chaos.drill import judge, run_drill
+from chaos.errors import ChaosError, UnknownName
+from chaos.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from chaos.conditions import Condition
-    from chaos.drill import Run
-    from chaos.invariants import Invariant
+    from chaos.drill import Run, Verdict
+    from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
-    from chaos.workers.supervisor import Process
-
-_START_S = 30.0
-
-
-@dataclass
-class _Member:
-    """One replica of a role: its present process and how many there have been before."""
-
-    worker: Worker
-    replica: int
-    process: Process
-    incarnation: int = 0
-    base: int = 0  # the incarnation that a schedule calls 0
-    held: int = 0  # faults that have stopped it and from which it is not back yet
-
-    @property
-    def name(self) -> str:
-        role = self.worker.name if self.worker.replicas == 1 else f"{self.worker.name}.{self.replica}"
-        return f"{role}~{self.incarnation - self.base}"
 
 
 class System:
     """A lane's workers, a workload, conditions for being settled, and invariants.
+
+    Use it as a context manager. Workers are started when it is entered and kept running from drill to drill; only
+    those that a schedule kills are started anew. Leaving it waits the grace once more and judges every key once more,
+    for an effect that came after its drill had been judged.
 
     Args:
         lane: where the workers run.
@@ -60,7 +35,11 @@ class System:
         settled: conditions that all hold when nothing is left to do.
         invariants: what must be true of the ledgers.
         grace: seconds to wait, once settled, for what no condition sees, before something is called lost.
-        within: seconds a drill may take.
+        within: seconds a drill may take; more than a killed Kafka consumer's session time-out, after which a dynamic
+            member's partitions go to its successor (45 s by librdkafka's default).
+
+    Raises:
+        ChaosError: there is no invariant, or two workers have the same name.
     """
 
     def __init__(
@@ -72,66 +51,52 @@ class System:
         settled: Sequence[Condition],
         invariants: Sequence[Invariant],
         grace: float = 1.0,
-        within: float = 30.0,
+        within: float = 60.0,
     ) -> None:
         self.lane, self.workers, self.workload = lane, tuple(workers), workload
         self.settled, self.invariants = tuple(settled), tuple(invariants)
         self.grace, self.within = grace, within
-        self.arrivals = 0
-        self.on_verdict: Callable[[Verdict], None] = lane.on_verdict
-        self._members: dict[str, _Member] = {}
-        self._keys: list[str] = []
-        self._armed: Armed | None = None
-        self._recoveries: queue.SimpleQueue[tuple[_Member, Fault, Armed] | None] = queue.SimpleQueue()
+        self.crew = Crew(lane, self.workers)
+        self._held: list[Verdict] = []
+        self._stack = contextlib.ExitStack()
+        names = [worker.name for worker in self.workers]
+        if not self.invariants or len(set(names)) < len(names):
+            msg = f"a system needs an invariant, and workers of different names; these are {', '.join(names)}"
+            raise ChaosError(msg)
 
     def __enter__(self) -> Self:
-        self._recovery = threading.Thread(target=self._recover, name="onecharge-recovery", daemon=True)
-        self._recovery.start()
-        self.lane.listen(self._arrive)
-        try:
-            for worker in self.workers:
-                for replica in range(worker.replicas):
-                    process = self._start(worker, replica, 0)
-                    self._members[f"{worker.name}.{replica}"] = _Member(worker, replica, process)
-            for member in self._members.values():
-                if member.worker.http:
-                    self.lane.require_listening(member.worker, member.replica, member.process, Deadline(_START_S))
-        except BaseException:
-            self.__exit__(ChaosError)
-            raise
+        self._stack.enter_context(self.crew)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        late = [] if kind else judge(self, self._keys, settled=True)
-        self._recoveries.put(None)
-        self._recovery.join()
-        self.lane.listen(None)
-        for member in self._members.values():
-            member.process.kill()
-        if late:
-            verdict = Verdict(Schedule(), tuple({one.ledger for one in self.invariants}), tuple(self._keys))
-            verdict.violations = late
-            verdict.events.append("found at the end of the run, after its drill had been judged")
-            raise Violated(verdict)
+        with self._stack:
+            if kind is None and self._held:
+                time.sleep(self.grace)
+                self._judge_once_more()
 
     def drill(self, schedule: str | Schedule = "") -> Verdict:
         """Run the workload under a schedule and judge it.
 
         Raises:
+            ChaosError: the text is no schedule.
             UnknownName: the schedule names a worker that this system does not have.
         """
         plan = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+        names = [worker.name for worker in self.workers]
         for fault in plan.faults:
-            if fault.worker not in {worker.name for worker in self.workers}:
-                raise UnknownName("worker", fault.worker, [worker.name for worker in self.workers])
-        self._revive()
+            if fault.worker not in names:
+                raise UnknownName("worker", fault.worker, names)
+        untold = self.crew.untold()
+        self.crew.revive()
+        self.crew.rest()
+        left = self.outstanding()
         verdict = run_drill(self, plan)
-        if verdict.status == "holds":  # each key is judged once more when the system is left
-            self._keys += verdict.keys
-        self.on_verdict(verdict)
+        verdict.reasons += untold
+        verdict.reasons += [f"work of an earlier drill was left: {left}"] if left else []
+        if verdict.status == "holds":
+            self._held.append(verdict)
+        self.lane.on_verdict(verdict)
         return verdict
-
-    # -- what a drill asks ---------------------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -143,9 +108,9 @@ class System:
         raise ChaosError(msg)
 
     @property
-    def all_fired(self) -> bool:
-        """Whether every fault of the schedule was carried out and its worker is back."""
-        return self._armed is None or self._armed.done
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """The ledgers that the invariants speak of."""
+        return tuple(dict.fromkeys(invariant.ledger for invariant in self.invariants))
 
     def outstanding(self) -> str:
         """What is left to do, in words; an empty text when the system has settled."""
@@ -155,130 +120,12 @@ class System:
                 return left
         return ""
 
-    def require_healthy(self) -> None:
-        """Raise `ProcessDied` if a worker ended by itself, and whatever stopped a recovery."""
-        if self._armed is not None and self._armed.failure is not None:
-            raise self._armed.failure
-        for member in self._members.values():
-            if member.process.exit is not None and not member.held:
-                raise ProcessDied(member.name, how=member.process.exit, log=member.process.log)
-
-    def logs(self) -> list[Path]:
-        """The logs of all workers."""
-        return [member.process.log for member in self._members.values()]
-
-    @contextlib.contextmanager
-    def armed(self, schedule: Schedule) -> Iterator[Armed]:
-        """Have the schedule's faults carried out at their points, for as long as this lasts."""
-        for member in self._members.values():
-            member.base = member.incarnation
-        armed = Armed(schedule, self)
-        with self.lane.supervisor.changing():
-            self._armed = armed
-        try:
-            yield armed
-        finally:
-            with self.lane.supervisor.changing():
-                self._armed = None
-            # A worker held at its point is killed and brought back before anybody goes on.
-            self.lane.supervisor.wait_for(lambda: not armed.held or armed.failure is not None, Deadline(_START_S))
-
-    # -- arrivals and recovery -----------------------------------------------------------------------------------
-
-    def _arrive(self, label: str, site: str) -> bool:
-        """In the hub's thread: may the worker go on? If not, it is killed where it stands."""
-        key, _, incarnation = label.rpartition("~")
-        with self.lane.supervisor.changing():
-            member = self._members.get(key)
-            if member is None or int(incarnation) != member.incarnation:
-                return True  # a trusted worker, one that is just starting up, or the last words of a dead one
-            self.arrivals += 1
-            armed = self._armed
-            fault = armed.arrived(member, site) if armed is not None else None
-            if armed is None or fault is None:
-                return True
-            member.held += 1
-            armed.held += 1
-        self._recoveries.put((member, fault, armed))
-        return False
-
-    def _recover(self) -> None:
-        while (order := self._recoveries.get()) is not None:
-            member, fault, armed = order
-            try:
-                name, ended = member.name, member.process.kill()
-                with self.lane.supervisor.changing():
-                    armed.fired.append(Fired(str(fault), name, str(ended)))
-                    armed.note(str(armed.fired[-1]))
-                self._restart(member)
-                armed.note(f"{member.name} started (pid {member.process.pid})")
-            except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
-                armed.failure = error
-            with self.lane.supervisor.changing():
-                member.held -= 1
-                armed.held -= 1
-
-    def _restart(self, member: _Member) -> None:
-        """The next incarnation, in place of one that has ended."""
-        with self.lane.supervisor.changing():
-            member.incarnation += 1  # before it starts, so that not one of its arrivals goes uncounted
-        member.process = self._start(member.worker, member.replica, member.incarnation)
-        if member.worker.http:
-            self.lane.require_listening(member.worker, member.replica, member.process, Deadline(_START_S))
-
-    def _start(self, worker: Worker, replica: int, incarnation: int) -> Process:
-        calls = [one.call for one in self.workers if one.call]
-        modules = sorted({call.partition(":")[0] for call in calls})
-        return self.lane.start(worker, replica=replica, incarnation=incarnation, preload=modules)
-
-    def _revive(self) -> None:
-        """Start what ended by itself in an earlier drill, which has said so."""
-        for member in self._members.values():
-            if member.process.exit is not None:
-                self._restart(member)
-
-
-class Armed:
-    """A schedule while it is armed: what has arrived, what has fired, what happened. Filled by the hub's thread."""
-
-    def __init__(self, schedule: Schedule, system: System) -> None:
-        self.schedule = schedule
-        self.fired: list[Fired] = []
-        self.events: list[tuple[float, str]] = []
-        self.held = 0
-        self.failure: BaseException | None = None
-        self._system = system
-        self._waiting: list[Fault] = list(schedule.faults)
-        self._counts: Counter[tuple[str, int, str]] = Counter()
-
-    @property
-    def done(self) -> bool:
-        """Every fault has fired and its worker is back."""
-        return not self._waiting and not self.held
-
-    def arrived(self, member: _Member, site: str) -> Fault | None:
-        """Count an arrival; the fault to carry out there, if any."""
-        incarnation = member.incarnation - member.base
-        arrival = (member.worker.name, incarnation, site)
-        self._counts[arrival] += 1
-        self.note(f"{member.name}/{site}#{self._counts[arrival]}")
-        for fault in self._waiting:
-            point = (fault.worker, fault.incarnation, fault.site)
-            if point == arrival and fault.nth == self._counts[arrival]:
-                self._waiting.remove(fault)
-                return fault
-        return None
-
-    def note(self, text: str) -> None:
-        """Something happened."""
-        self.events.append((time.time(), text))
-
-    def reasons(self) -> list[str]:
-        """Why the run proves less than it should: faults that never fired, each with what was seen instead."""
-        reached = sorted({f"{worker}/{site}" for worker, _, site in self._counts})
-        seen = f"arrivals were seen at {', '.join(reached)}" if reached else "no arrival was seen anywhere"
-        return [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting]
-
-    def logs(self) -> tuple[Path, ...]:
-        """The workers' logs."""
-        return tuple(self._system.logs())
+    def _judge_once_more(self) -> None:
+        for verdict in self._held:
+            verdict.violations = judge(self, verdict.keys, settled=True)
+            if verdict.violations:
+                verdict.events.append("the violation was found at the end of the run")
+                verdict.require_holds()
+        last = self._held[-1]
+        last.reasons += self.crew.untold()
+        last.require_holds()

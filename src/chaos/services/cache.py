@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import urllib.error
 import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -166,6 +167,8 @@ def _fetch(url: str, jar: Jar, target: Path) -> None:
             if size < int(reply.headers.get("Content-Length") or 0):
                 raise http.client.IncompleteRead(b"", jar.size - size)  # `read` does not say so
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the reply, too
         remedy = f"It could not be fetched ({error}); set ONECHARGE_MAVEN to a repository that is in reach."
         raise MissingPart(jar.name, looked_for=[url], remedy=remedy) from error
     if digest.hexdigest() != jar.sha256:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = "2.12.0"
 _SOURCE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
+_FLAGS = f"-ldflags=-s -w -X github.com/Shopify/toxiproxy/v2.Version={VERSION}"
 _PROGRAM = "toxiproxy-server"
 _CALL_S = 3.0  # a call to its control interface may hang (Shopify/toxiproxy#558)
 
@@ -92,7 +93,7 @@ def _built(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Path:
             "GOTOOLCHAIN": "local",
             "CGO_ENABLED": "0",
         }
-        process = supervisor.spawn("toxiproxy-build", [str(go), "install", "-ldflags=-s -w", _SOURCE], env=env)
+        process = supervisor.spawn("toxiproxy-build", [str(go), "install", _FLAGS, _SOURCE], env=env)
         if process.wait(deadline).status != 0:
             raise ProcessDied("toxiproxy-build", how=process.exit, log=process.log)
         shutil.rmtree(work)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Arrivals:
     """The arrivals of one thread of one worker, heard in the hub's thread, which must never wait.
 
-    Workers name themselves ``lane/worker``; `listeners` has a function for each lane that says whether the worker may
-    go on. Where nobody listens, everybody may.
+    Workers name themselves ``lane/worker``; `listeners` has a function for each lane that is given the worker, the
+    checkpoint and the pid of the process that arrived, and says whether it may go on. Where nobody listens, everybody
+    may.
     """
 
-    def __init__(self, connection: socket.socket, listeners: Mapping[str, Callable[[str, str], bool]]) -> None:
+    def __init__(self, connection: socket.socket, listeners: Mapping[str, Callable[[str, str, int], bool]]) -> None:
         connection.setblocking(False)  # some worker in some language may not read what it is sent
         self._connection, self._listeners = connection, listeners
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self._pid: int = _CREDENTIALS.unpack(credentials)[0]
         self._worker = ""
         self._rest = b""
 
@@ -44,4 +50,4 @@ class Arrivals:
     def _may_go_on(self, checkpoint: str) -> bool:
         lane, _, worker = self._worker.partition("/")
         listener = self._listeners.get(lane)
-        return listener is None or listener(worker, checkpoint)
+        return listener is None or listener(worker, checkpoint, self._pid)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from chaos.errors import MissingPart
 
-_PREFIX = "onecharge-"
+_PREFIX = "onecharge-run-"  # what a sweep looks for: no name that people give to directories of theirs
 _ABANDONED_S = 3600.0
 _ENOUGH_MEMORY = 2 << 30  # bytes
-_LONGEST = 80  # characters; the address of a unix socket in the directory has room for 107
+_LONGEST = 72  # characters; the address of a unix socket in the directory has room for 107
 
 
 def make() -> tuple[Path, int]:

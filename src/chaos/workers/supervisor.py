@@ -120,15 +120,14 @@ class Zygote:
 class Supervisor:
     """Starts processes and answers for them. Use it as a context manager; leaving it ends them all.
 
-    Workers name themselves ``lane/worker``. `listeners` has a function for each lane, called in the hub's thread with
-    (worker, checkpoint) for each arrival; what it returns says whether the worker may go on. It must not wait. Where
-    nobody listens, everybody may go on.
+    `listeners` has a function for each lane that is called in the hub's thread for each arrival at a checkpoint; see
+    `chaos.workers.arrivals`. It must not wait.
     """
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.processes: list[Process] = []
-        self.listeners: dict[str, Callable[[str, str], bool]] = {}
+        self.listeners: dict[str, Callable[[str, str, int], bool]] = {}
         self._changed = threading.Condition()
         self._answers: dict[int, dict[str, Any] | None] = {}
         self._request = 0
@@ -166,7 +165,8 @@ class Supervisor:
             self._closing = True
         deadline = Deadline(_ANSWER_S)
         # The keeper takes the end of this connection as its order to end everything, and ends last.
-        self._root.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # a hub that failed has closed it
+            self._root.connection.shutdown(socket.SHUT_RDWR)
         try:
             self._keeper_process.wait(deadline.left)
         except subprocess.TimeoutExpired:
