@@ -52,6 +52,9 @@ def group_drained(group: str, topic: str) -> Condition:
                 return f"group {lane.fill(group)} does not exist yet"
             raise
         lag = sum(end - committed.get(partition, 0) for partition, end in ends.items())
-        return f"group {lane.fill(group)} is {lag} messages behind" if lag else ""
+        if not lag:
+            return ""
+        hint = "the partitions of a dynamic member that was killed wait for its session time-out"
+        return f"group {lane.fill(group)} is {lag} messages behind ({hint})"
 
     return Condition(f"group {group} drained", outstanding)

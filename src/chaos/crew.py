@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _START_S = 30.0
 _DEATH_S = 1.0
 _QUIET_S = 0.02
+_RESTLESS_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,6 @@ class Crew:
     """See the module's docstring. Use it as a context manager; leaving it kills them all."""
 
     def __init__(self, lane: Lane, workers: Sequence[Worker]) -> None:
-        self.arrivals = 0
         self._last_arrival = time.monotonic()
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
@@ -183,9 +183,10 @@ class Crew:
         """Return when no worker has arrived anywhere for a moment.
 
         A worker may be on its way to a checkpoint after what the last drill waited for was done; such an arrival must
-        not be counted in the next.
+        not be counted in the next. Some worker may arrive somewhere by the clock and never rest: that is no such one.
         """
-        while (left := self._last_arrival + _QUIET_S - time.monotonic()) > 0:
+        deadline = Deadline(_RESTLESS_S)
+        while (left := self._last_arrival + _QUIET_S - time.monotonic()) > 0 and not deadline.passed:
             self._lane.supervisor.wait_for(lambda: False, Deadline(left))
 
     @contextlib.contextmanager
@@ -217,7 +218,6 @@ class Crew:
                 return True  # a trusted worker, one that is just starting up, or the last words of a dead one
             if member.doomed:
                 return False
-            self.arrivals += 1
             self._last_arrival = time.monotonic()
             armed = self._armed
             fault = armed.arrived(member, site) if armed is not None else None

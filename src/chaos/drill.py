@@ -188,19 +188,17 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
     """Wait until nothing is left to do; True, or an exception that says what was.
 
     It ends at once when the goal is reached: conditions met, every fault fired, no violation. Otherwise, and only
-    then, it waits out the grace, for an effect that may still come from where no condition sees it; the clock of the
-    grace starts anew whenever something happens.
+    then, it waits out the grace, for an effect that may still come from where no condition sees it; the grace begins
+    anew when a condition is no longer met.
     """
     quiet: Deadline | None = None
-    seen = -1
     for pause in itertools.chain((0.001, 0.002, 0.004), itertools.repeat(0.005)):
         system.crew.require_healthy()
         outstanding = system.outstanding()
         if outstanding:
             quiet = None
         else:
-            if system.crew.arrivals != seen or quiet is None:
-                seen, quiet = system.crew.arrivals, Deadline(system.grace)
+            quiet = quiet or Deadline(system.grace)
             if armed.done and not judge(system, keys, settled=True):
                 return True
             if quiet.passed and not armed.held:

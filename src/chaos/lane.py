@@ -6,12 +6,13 @@ share the servers, so several can be used side by side.
 What a worker is told, in its environment: ``DATABASE_URL``, ``KAFKA_BOOTSTRAP_SERVERS``, ``PORT`` if it serves HTTP,
 and whatever `Worker.env` names. Values there, and the words of a command line, may contain
 
-    {postgres} {kafka}          DSN of the lane's database; bootstrap servers
+    {postgres} {kafka}          URL of the lane's database; bootstrap servers
     {lane}                      the lane's name, for consumer groups and the like
     {topics[orders]}            full name of the lane's topic "orders"
     {replica} {port} {files}    number of the replica from 0; port to listen on; a directory of the lane's own
 
-A literal brace is written twice.
+A literal brace is written twice. A function's module is imported beforehand, in the warm parent: what it reads from the
+environment at import time is not what the worker is told.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Lane:
     ) -> None:
         self.name, self.supervisor, self.files, self.directory = name, supervisor, files, directory
         self.topics = {short: f"{name}.{short}" for short in topics}
-        self.postgres = postgres.database_dsn(name) if postgres else ""
+        self.postgres = postgres.database_url(name) if postgres else ""
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
         self._ports: dict[tuple[str, int], Port] = {}
@@ -111,7 +112,7 @@ class Lane:
         self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
-        """Hear this lane's workers arrive: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""
+        """Hear this lane's workers: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""
         if on_arrival is None:
             self.supervisor.listeners.pop(self.name, None)
         else:

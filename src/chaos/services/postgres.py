@@ -22,6 +22,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 from chaos.errors import MissingPart
 from chaos.services.clients import psycopg, require_client
@@ -60,15 +61,20 @@ class Postgres:
     process: Process | None = None
     port: Port | None = None  # held for as long as the server runs
 
-    def database_dsn(self, name: str) -> str:
-        """The DSN of another database of this server."""
-        info: str = psycopg().conninfo.make_conninfo(self.dsn, dbname=name)
-        return info
+    def database_url(self, name: str) -> str:
+        """``postgresql://…`` of another database of this server: the form that clients of all languages take."""
+        parts = psycopg().conninfo.conninfo_to_dict(self.dsn)
+        user, password = parts.pop("user", ""), parts.pop("password", "")
+        host, port = parts.pop("host", "localhost"), parts.pop("port", 5432)
+        parts.pop("dbname", None)
+        who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+        more = f"?{urlencode(parts)}" if parts else ""
+        return f"postgresql://{who}{'@' if who else ''}{quote(host, safe=':,[]')}:{port}/{quote(name)}{more}"
 
     def create_database(self, name: str, schema: str) -> str:
-        """Create a database, run the SQL text `schema` in it, and return its DSN."""
+        """Create a database, run the SQL text `schema` in it, and return its URL."""
         self._execute(f'CREATE DATABASE "{name}"')
-        dsn = self.database_dsn(name)
+        dsn = self.database_url(name)
         with psycopg().connect(dsn, autocommit=True) as connection:
             connection.execute(schema)
         return dsn

@@ -39,7 +39,7 @@ async def post_order(request: Request) -> Response:
     """Accept an order. See the module's description."""
     pool: AsyncConnectionPool = request.app.state.pool
     outage: Outage = request.app.state.outage
-    key = check_key(request.headers.get(KEY))
+    key = check_key(request.headers.getlist(KEY))
     order = parse(await _json_body(request))
     try:
         async with pool.connection() as connection:

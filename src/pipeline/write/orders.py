@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 from psycopg.errors import LockNotAvailable
@@ -52,19 +52,39 @@ class NewOrder(BaseModel):
 def parse(body: bytes) -> NewOrder:
     """The order in a request's body, or a `Problem` that names every field at fault."""
     try:
-        return NewOrder.model_validate_json(body)
+        content = json.loads(body, object_pairs_hook=_each_once, parse_int=_bounded)
+    except (ValueError, RecursionError) as wrong:
+        raise Problem(HTTPStatus.BAD_REQUEST, "The body is not JSON.", errors={"body": str(wrong)}) from wrong
+    try:
+        return NewOrder.model_validate(content)
     except ValidationError as wrong:
         errors = {".".join(map(str, e["loc"])) or "body": e["msg"] for e in wrong.errors()}
-        if any(e["type"] == "json_invalid" for e in wrong.errors()):
-            raise Problem(HTTPStatus.BAD_REQUEST, "The body is not JSON.", errors=errors) from wrong
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "This is not an order.", errors=errors) from wrong
 
 
-def check_key(key: str | None) -> str:
-    """The key, or a `Problem` that says what a key is."""
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, unless it says something twice: whoever looked at it before us may have taken the other value."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "This is not an order.", errors={name: "Is given twice."})
+        found[name] = value
+    return found
+
+
+def _bounded(digits: str) -> int:
+    # Python refuses numbers of thousands of digits without saying where. Forty are as much too large, and get a name.
+    return int(digits[:40])
+
+
+def check_key(keys: list[str]) -> str:
+    """The one key among the header's values, or a `Problem` that says what a key is."""
+    [key] = keys if len(keys) == 1 else [""]
     if key and len(key) <= LONGEST_KEY and key.isascii() and key.isprintable():
         return key
-    errors = {KEY: f"Required: 1 to {LONGEST_KEY} printable ASCII characters, new for each order, same for each retry."}
+    errors = {
+        KEY: f"Required, once: 1 to {LONGEST_KEY} printable ASCII characters, new for each order, same for each retry."
+    }
     raise Problem(HTTPStatus.BAD_REQUEST, f"The header {KEY} is missing or malformed.", errors=errors)
 
 
