@@ -91,7 +91,8 @@ def test_a_lost_connection_is_made_anew(start: Start, db: psycopg.Connection, en
         order_id = place(db, 1)
         until(partial(paid, db, order_id))
         db.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where pid <> pg_backend_pid() and datname = current_database()"
         )
     assert relay.said("Back after")
     assert payment.said("Back after")
