@@ -1,0 +1,58 @@
+"""Faults and schedules are plain data with a text form that can be read back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chaos.errors import ChaosError, UnknownName
+from chaos.schedule import ACTIONS, Fault, Schedule
+
+NAMES = st.text("aZ0_.-", min_size=1)
+FAULTS = st.builds(
+    Fault, NAMES, NAMES, st.sampled_from(ACTIONS), st.integers(1, 10**6), st.integers(min_value=0, max_value=10**6)
+)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.builds(Schedule, st.lists(FAULTS).map(tuple)))
+def test_text_form_is_read_back(schedule: Schedule) -> None:
+    """Every schedule is what its text form is read as."""
+    assert schedule == Schedule.parse(str(schedule))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("payment/payment.charged#2:crash-before", Fault("payment", "payment.charged", nth=2)),
+        ("payment~1/a.b:crash-before", Fault("payment", "a.b", incarnation=1)),
+        (" relay/sent#10:crash-before ", Fault("relay", "sent", nth=10)),
+    ],
+)
+def test_short_forms(text: str, fault: Fault) -> None:
+    """What is left out of a fault is the first arrival of the first incarnation."""
+    assert fault == Fault.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "payment", "payment/x", "payment/x#0:crash-before", "/x:crash-before", "p~/x:crash-before", "p/x#1:"]
+)
+def test_no_fault(text: str) -> None:
+    """What has not the form of a fault is refused, with the form that is expected."""
+    with pytest.raises(ChaosError, match=r"expected worker\[~incarnation\]/site\[#n\]:action"):
+        Fault.parse(text)
+
+
+def test_unknown_action() -> None:
+    """An action nobody knows is an error that names the nearest one."""
+    with pytest.raises(UnknownName, match="did you mean 'crash-before'"):
+        Fault.parse("payment/x:crash-befor")
+
+
+def test_empty_schedule() -> None:
+    """An empty text breaks nothing, an empty fault is none; faults are separated by semicolons and keep their order."""
+    assert Schedule.parse("") == Schedule()
+    with pytest.raises(ChaosError, match="is no fault"):
+        Schedule.parse("a/x:crash-before;")
+    assert [fault.worker for fault in Schedule.parse("b/x:crash-before;a/x:crash-before").faults] == ["b", "a"]
