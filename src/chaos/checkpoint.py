@@ -65,7 +65,8 @@ def _announcer(path: str, worker: str) -> Callable[[str], None]:
             connection.connect(path)
             connection.sendall(f"{worker}\n".encode())
         connection.sendall(f"{name}\n".encode())
-        connection.recv(1)
+        if not connection.recv(1):
+            threading.Event().wait()  # the harness is gone, and its keeper about to end this process: go no further
 
     return announce
 

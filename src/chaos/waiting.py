@@ -65,7 +65,7 @@ def wait_until(
             if accept(value):
                 return value
         except retry_on as error:
-            last = f"{type(error).__name__}: {error}"
+            last = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if deadline.passed:
             raise deadline.missed(what, last, logs)
         time.sleep(min(every, deadline.left))

@@ -65,6 +65,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(socket_path: str, options: dict[str, Any]) -> None:
     """Serve the supervisor that listens at `socket_path` until it goes away; then end and remove everything."""
     owned = [Path(path) for path in options.get("own", [])]
+    if "lock" in options:  # ours alone: what a killed keeper leaves behind must not hold the run directory's lock
+        os.set_inheritable(options["lock"], False)
     try:
         keeper = Keeper(socket_path, supervisor=options["supervisor"], owned=owned)
     except OSError:  # the supervisor died before we met

@@ -1,7 +1,7 @@
 """A test run's directory of temporary files, which is removed even if everybody who could was killed.
 
-It holds a lock file that a run's keeper, and every process it starts, has open and locked. Where the lock is free,
-nobody of that run is left, and the next run removes the directory.
+It holds a lock file that a run's keeper has open and locked. Where the lock is free the keeper is gone, and the next
+run ends what is left of that run and removes the directory.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
 
 from chaos.errors import MissingPart
 
+VARIABLE = "ONECHARGE_RUN"  # in the environment of every process of a run: its directory
 _PREFIX = "onecharge-run-"  # what a sweep looks for: no name that people give to directories of theirs
 _ABANDONED_S = 3600.0
 _ENOUGH_MEMORY = 2 << 30  # bytes
@@ -23,7 +25,7 @@ _LONGEST = 72  # characters; the address of a unix socket in the directory has r
 
 
 def make() -> tuple[Path, int]:
-    """A fresh temporary directory and an open, locked file in it; the lock lasts as long as anyone has it open."""
+    """A fresh temporary directory and an open, locked file in it; the lock lasts as long as somebody has it open."""
     while True:
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_places()[0]))
         directory.chmod(0o711)  # a server that refuses to run as root must be able to pass through
@@ -55,6 +57,15 @@ def _places() -> list[Path]:
     return places
 
 
+def end_strays(directory: Path) -> None:
+    """Kill what is left of a run whose keeper is gone: processes that left their group before the keeper was killed."""
+    mark = f"{VARIABLE}={directory}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone by now
+            if mark in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+
+
 def sweep() -> None:
     """Remove this user's run directories that nobody holds: their test run and its keeper were both killed."""
     for directory in (found for place in _places() if place.is_dir() for found in place.glob(f"{_PREFIX}*")):
@@ -69,4 +80,5 @@ def sweep() -> None:
                 continue
             with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end_strays(directory)
                 shutil.rmtree(directory, ignore_errors=True)

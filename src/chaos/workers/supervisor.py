@@ -144,7 +144,7 @@ class Supervisor:
         self.run_dir, lock = run_directory.make()
         try:
             self._listen()
-            argv = self._keeper_argv({"own": [str(self.run_dir)]})
+            argv = self._keeper_argv({"own": [str(self.run_dir)], "lock": lock})
             with (self.logs / "keeper.log").open("ab") as log:
                 self._keeper_process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock]
@@ -176,6 +176,8 @@ class Supervisor:
             self._wake.close()
             self._hub.join(_ANSWER_S)
             self._sockets.close()
+            if self._keeper_process.returncode != 0:
+                run_directory.end_strays(self.run_dir)
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def own(self, path: Path) -> None:
@@ -233,6 +235,7 @@ class Supervisor:
     def start(self, keeper: _Keeper, name: str, what: dict[str, Any]) -> Process:
         """Have `keeper` start `what` and return its handle."""
         process = Process(self, keeper, name, self.logs / f"{name}.log")
+        what["env"] = {**what["env"], run_directory.VARIABLE: str(self.run_dir)}
         pid = self.ask(keeper, op="spawn", log=str(process.log), **what)["pid"]
         with self.changing():
             process.pid = pid
