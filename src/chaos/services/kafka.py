@@ -248,7 +248,7 @@ def _use_everything(kafka: Kafka, deadline: Deadline) -> None:
     """Produce, consume and commit, with a transaction and in a group, so that what this loads is in the archive."""
     client = confluent_kafka()
     kafka.create_topics({"warm-up": 1})
-    settings = {"bootstrap.servers": kafka.bootstrap}
+    settings = {"bootstrap.servers": kafka.bootstrap, "log_level": 2}
     producer = client.Producer({**settings, "transactional.id": "warm-up"})
     producer.init_transactions(deadline.left)
     producer.begin_transaction()
