@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.wire import kafka_records
+from chaos.waiting import Deadline, wait_until
 from chaos.wire.kafka import LIMIT, Kafka
 from chaos.wire.steps import Answer, Delivered, Effect, Pass, Raw
 from tests.chaos.wire.kafka_frames import batch, reply, request, versions
@@ -273,6 +274,8 @@ def record(watcher: Watcher, address: str, topic: str) -> Recorded:
         produce({**known, "compression.type": codec}, topic, codec)
     chapters["acks=0"] = len(watcher.effects)
     produce({**known, "acks": 0}, topic, "acks=0")
+    unanswered = chapters["acks=0"]  # its client does not wait for anybody, so we have to
+    wait_until("all of acks=0 to pass", lambda: _records(watcher, unanswered) >= 50, Deadline(20))
     chapters["idempotent"] = len(watcher.effects)
     produce({**known, "enable.idempotence": True}, topic, "idempotent")
     chapters["transactional"] = len(watcher.effects)
@@ -295,6 +298,10 @@ def record(watcher: Watcher, address: str, topic: str) -> Recorded:
         consumed,
         [(bytes(one.requests), bytes(one.replies)) for one in watcher.connections],
     )
+
+
+def _records(watcher: Watcher, start: int) -> int:
+    return sum(len(effect.contents) for _, effect in watcher.effects[start:])
 
 
 def produce(settings: dict[str, Any], topic: str, name: str) -> None:
