@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.wire import kafka_records
 from chaos.waiting import Deadline, wait_until
+from chaos.wire import kafka_records
 from chaos.wire.kafka import LIMIT, Kafka
 from chaos.wire.steps import Answer, Delivered, Effect, Pass, Raw
 from tests.chaos.wire.kafka_frames import batch, reply, request, versions
