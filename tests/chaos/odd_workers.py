@@ -50,6 +50,7 @@ def slow_last_step() -> None:
     """Arrives at its last checkpoint a moment after its job is seen to be done."""
     while True:
         for job in _jobs():
+            checkpoint("w.taken")
             _take_effect(job.stem)
             job.unlink()
             time.sleep(0.01)

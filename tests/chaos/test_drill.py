@@ -19,6 +19,8 @@ from chaos import (
     nothing_lost,
     one_effect_per_key,
 )
+from chaos.schedule import Schedule
+from chaos.waiting import Deadline
 from tests.chaos import odd_workers
 
 if TYPE_CHECKING:
@@ -107,19 +109,30 @@ def test_effect_after_the_verdict(onecharge: Session) -> None:
 def test_arrivals_of_an_earlier_drill(onecharge: Session) -> None:
     """An arrival that belongs to the drill before is not where the next one breaks."""
     with queue(onecharge, odd_workers.slow_last_step) as system:
-        for _ in range(5):
+        for _ in range(3):
+            system.drill().require_holds()  # judged when its job is gone, 10 ms before the worker's last arrival
             verdict = system.drill("w/w.removed#1:crash-before")
             verdict.require_holds()
-            assert verdict.effects(verdict.keys[0]) == 1
+            assert "w~0/w.taken#1" in verdict.events[0]
 
 
 def test_nothing_of_a_held_worker_goes_on(onecharge: Session) -> None:
     """While a worker is held to be killed, arrivals of its other threads neither count nor go on."""
+    schedule = Schedule.parse("w/w.one#1:crash-before; w/w.two#1:crash-before")
+    with queue(onecharge, odd_workers.correct) as system, system.crew.armed(schedule) as armed:
+        pid = system.crew._members["w.0"].process.pid
+        with system.lane.supervisor.changing():  # nobody is killed meanwhile
+            assert not system.crew._arrive("w.0~0", "w.one", pid)
+            assert not system.crew._arrive("w.0~0", "w.two", pid)
+        assert system.lane.supervisor.wait_for(lambda: not armed.held, Deadline(10))
+        assert [(fired.fault, fired.worker) for fired in armed.fired] == [("w~0/w.one#1:crash-before", "w~0")]
+
+
+def test_worker_that_always_arrives_somewhere(onecharge: Session) -> None:
+    """A worker that arrives at a checkpoint by the clock can be drilled: nobody waits for it to rest."""
     with queue(onecharge, odd_workers.two_threads) as system:
-        for _ in range(3):
-            verdict = system.drill("w/w.done#1:crash-before; w/w.other#1000000:crash-before")
-            assert [fired.worker for fired in verdict.fired] == ["w~0"]
-            assert verdict.status == "unknown"
+        verdict = system.drill(DONE)
+    verdict.require_holds()
 
 
 def test_kill_that_misses_the_worker(onecharge: Session) -> None:
@@ -138,6 +151,20 @@ def test_ledger_with_another_key(onecharge: Session) -> None:
     assert "the field 'order'" in verdict.story()
     with pytest.raises(Undecided):
         verdict.require_holds()
+
+
+def test_key_that_no_ledger_knows(onecharge: Session) -> None:
+    """A key of which no ledger has a record proves nothing, even where no invariant asks for one."""
+
+    def workload(run: Run) -> None:
+        (run.lane.files / f"{run.new_key()}.job").touch()
+        run.accept("another key")
+
+    with queue(onecharge, odd_workers.correct, workload=workload) as system:
+        system.invariants = system.invariants[:1]  # one effect per key
+        verdict = system.drill(DONE)
+    assert verdict.status == "unknown"
+    assert "no ledger has a record" in verdict.reasons[0]
 
 
 def test_ledger_that_shrinks(onecharge: Session) -> None:
