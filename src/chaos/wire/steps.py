@@ -1,13 +1,17 @@
 """What a protocol says about the bytes of one connection.
 
 A protocol does no I/O: bytes in, steps out. It is given whatever arrived, in pieces of any size, from the client with
-`requests` and from the server with `replies`, and says step by step what the wire has to do. The bytes of all `Pass`,
-`Effect` and `Answer` steps of one direction are, in order, exactly the bytes that came in; so a wire that carries out
-every step at once is transparent.
+`requests` and from the server with `replies`, and says step by step what the wire has to do. The wire carries out one
+step before it asks for the next, and may stop in the middle (a frame is held): nothing behind the present step has been
+decided or counted then. It asks for the steps of one piece of a direction before it gives that direction the next.
 
-Nothing of an effect is in an earlier step: until the `Effect` has been said, the server knows nothing of it. What may
-turn out to be an effect is kept back until enough of it has arrived to name it. An effect that is too long to be kept
-(a large HTTP body) is said when its head is complete; the rest follows as `Pass`, and `Delivered` says where it ends.
+Every byte that came in is in exactly one `Pass`, `Effect`, `Answer` or `Drop` of its direction, in order. Where there is
+no `Drop` and no `Insert`, what goes out is what came in.
+
+Nothing of an effect is in an earlier step: until the `Effect` has been said, the server can have done nothing of it.
+What may turn out to be an effect is kept back until enough of it has arrived to name it. An effect that is too long to
+be kept (a large HTTP body) is said when its head is complete; the rest follows as `Pass`, and `Delivered` says where it
+ends.
 
 What a protocol does not understand passes as bytes: it says `Raw` once, with the reason, and from then on nothing but
 `Pass` for both directions of this connection. It never raises, whatever the bytes are.
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
 Outcome: TypeAlias = Literal["done", "refused", "unclear"]
@@ -36,8 +41,8 @@ class Effect:
     """A request that changes the world.
 
     `number` counts the effects of this connection from 1. `site` names the kind, such as ``kafka.produce``. `contents`
-    is where a workload's keys are looked for: a readable piece for each thing the effect is about, such as the key and
-    value of each record of a batch, decompressed. `answered` is false for what the server is told not to answer.
+    is where a workload's keys are looked for: pieces of what the effect is about, decompressed. `answered` is false for
+    what the server is told not to answer.
     """
 
     number: int
@@ -56,11 +61,51 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The server's reply to an effect, or its first part: ``done``, ``refused`` by a genuine error, or ``unclear``."""
+    """The server's reply to an effect, or its first part: ``done``, ``refused`` by a genuine error, or ``unclear``.
+
+    `contents` is where keys are looked for that the server made.
+    """
 
     number: int
     outcome: Outcome
     data: bytes
+    contents: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Bytes of the wire's own: send them on as if they had come in here."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Bytes that end here: the server's answers to what was inserted, or what an insertion replaces."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Bytes of the wire's own, back to where these came from: the refusal of encryption, or of a request."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing more can be said of this direction until something has come in the other one. Ask again then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Astray:
+    """From here on the client would leave the wire: it is told an address that the wire does not stand at.
+
+    Nothing of this connection goes any further; the kept bytes are not delivered.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +115,42 @@ class Raw:
     reason: str
 
 
-Step: TypeAlias = Pass | Effect | Delivered | Answer | Raw
+Step: TypeAlias = Pass | Effect | Delivered | Answer | Insert | Drop | Reply | Wait | Astray | Raw
 
 
 class WireProtocol(Protocol):
-    """One connection's protocol; see the module's docstring."""
+    """One connection's protocol; see the module's docstring.
+
+    `not_understood` counts what passed though it might have been an effect, by what it was.
+    """
+
+    not_understood: Counter[str]
 
     def requests(self, data: bytes) -> Iterator[Step]:
         """What to do with bytes from the client. Empty data: the client has closed its side."""
 
     def replies(self, data: bytes) -> Iterator[Step]:
         """What to do with bytes from the server. Empty data: the server has closed its side."""
+
+    def overdue(self) -> Iterator[Step]:
+        """What to do with requests kept back for so long that the client must be waiting for the server."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether requests are kept back that only more bytes of the client would complete."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests, of any kind, were said and have not been answered in full. An effect counts once said."""
+
+    def refuse(self, effect: Effect, error: str) -> Iterator[Step]:
+        """Steps, in place of the effect's own bytes, by which it is refused with a genuine error and has no effect.
+
+        They may be said when nothing before the effect is outstanding.
+
+        Raises:
+            ValueError: nothing of that name can be said to this effect; the message names what can.
+        """
+
+    def farewell(self) -> bytes:
+        """What tells the server, in the middle of whatever it is, that the client has gone; empty where EOF does."""
