@@ -230,6 +230,21 @@ class Supervisor:
             yield
             self._changed.notify_all()
 
+    def hear(self, connection: socket.socket, take_in: Callable[[bytes], None]) -> None:
+        """Have the hub read `connection` from now on: what comes is given to `take_in`, at last an empty piece."""
+
+        def ready() -> None:
+            try:
+                data = connection.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._selector.unregister(connection)
+                connection.close()
+            take_in(data)
+
+        self._selector.register(connection, selectors.EVENT_READ, ready)
+
     # -- what the processes above use ----------------------------------------------------------------------------
 
     def start(self, keeper: _Keeper, name: str, what: dict[str, Any]) -> Process:

@@ -1,0 +1,199 @@
+"""An effect that a fault is working on, and what a fault can do with it.
+
+While a fault works, its connection's requests wait: first the effect itself, and once that was delivered, whatever is
+behind it. Replies go on to the client, but for one that the fault asked for. When the fault's `act` has returned, an
+effect that was not delivered, lost or refused is, and everything flows again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from chaos.errors import ChaosError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chaos.wire.connection import Connection
+    from chaos.wire.steps import Answer, Effect
+
+PATIENCE_S = 10.0
+
+
+class NotPossible(ChaosError):
+    """A fault that cannot be carried out here; the message says why."""
+
+
+class Frame:
+    """See the module's docstring. `did` is what has been done to it so far, in words."""
+
+    def __init__(self, connection: Connection, effect: Effect, points: tuple[str, ...], fault: int) -> None:
+        self.connection, self.effect, self.points, self.fault = connection, effect, points, fault
+        self.did: list[str] = []
+        self.killed = False
+        self._proxy = connection.proxy
+        self._sent = self._delivered = self._gone = False
+        self._keep = False
+        self._answer: Answer | None = None
+
+    # -- what a fault asks for -----------------------------------------------------------------------------------
+
+    async def earlier(self) -> None:
+        """Wait until everything that this connection sent before is answered and the client has the replies."""
+        connection, own = self.connection, 1 if self.effect.answered else 0
+
+        def answered() -> bool:
+            return connection.protocol.outstanding <= own or connection.raw
+
+        await self._until(answered, "the replies to what was sent before it")
+        while connection.client.unsent:
+            await asyncio.sleep(0.001)
+
+    async def deliver(self) -> None:
+        """Send it to the server, whole; nothing that is behind it."""
+        await self.connection.reopen()
+        self._send()
+        await self._until(lambda: self._delivered, "the rest of the request")
+
+    async def exchange(self) -> Answer | None:
+        """Deliver it and wait for its reply, which the client does not get yet; None if there will be none."""
+        if not self.effect.answered:
+            await self.deliver()
+            return None
+        self._keep = True
+        await self.deliver()
+        await self._until(lambda: self._answer is not None, "its reply")
+        return self._answer
+
+    async def kill(self) -> None:
+        """SIGKILL the worker. On return it is dead and nothing of it is under way anywhere."""
+        member = self.connection.member
+        landed = await self._proxy.kill(self)
+        self.killed, self._gone = True, True
+        self.did.append(f"{member.label} killed" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
+
+    async def lose(self, how: str) -> None:
+        """Let the client have nothing more: by ``reset``, or in silence (``silent``), its socket staying open.
+
+        The server's side is ended in both cases, and on return the server has let go of its session.
+        """
+        connection = self.connection
+        self._gone = True
+        connection.silent = how == "silent"
+        connection.cut()
+        if not connection.silent:
+            connection.client.reset()
+        else:
+            connection.requests.sink_in()
+        await connection.leave()
+        self.did.append("connection reset" if how == "reset" else "connection silent")
+
+    async def freeze(self) -> None:
+        """SIGSTOP the worker."""
+        await self._proxy.order("stop", self)
+        self.did.append(f"{self.connection.member.label} frozen")
+
+    async def thaw(self) -> None:
+        """SIGCONT the worker."""
+        await self._proxy.order("continue", self)
+
+    async def another_effect(self, seconds: float) -> bool:
+        """Wait until one more effect of the same process went through; False if none did in that time."""
+        member = self.connection.member
+        before = member.passed.total()
+        return await self._proxy.until(lambda: member.passed.total() > before, seconds)
+
+    async def successor(self, seconds: float) -> bool:
+        """Wait until an effect of the same kind by another process of the role went through; False if none did."""
+        member, site = self.connection.member, self.effect.site
+
+        def by_others() -> int:
+            return self._proxy.by_others(member, site)
+
+        before = by_others()
+        return await self._proxy.until(lambda: by_others() > before, seconds)
+
+    async def repeat(self) -> None:
+        """Deliver the same bytes once more, on a connection of its own, and wait for the reply, which is dropped."""
+        await self._proxy.redeliver(self.connection.link, self.effect, PATIENCE_S)
+        self.did.append("delivered twice")
+
+    def refuse(self, error: str) -> None:
+        """Have it answered with a genuine error, without effect.
+
+        Raises:
+            NotPossible: nothing of that name can be said to it.
+        """
+        try:
+            steps = self.connection.protocol.refuse(self.effect, error)
+            first = next(steps, None)
+        except ValueError as reason:
+            raise NotPossible(str(reason)) from reason
+        self._gone = True
+        if first is not None:
+            self.connection.requests.act(first)
+        for step in steps:
+            self.connection.requests.act(step)
+        self.did.append(f"refused with {error}")
+
+    def note(self, what: str) -> None:
+        """Say what was done, where no other method does."""
+        self.did.append(what)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of it has been sent yet, and may still be."""
+        return not self._sent and not self._gone
+
+    # -- what the wire tells it ----------------------------------------------------------------------------------
+
+    def was_delivered(self) -> None:
+        """Its last byte has been sent on; what is behind it waits."""
+        self._delivered = True
+        self.connection.requests.held = True
+        self._proxy.changed()
+
+    def keeps(self, answer: Answer) -> bool:
+        """Whether the client has to wait for this reply."""
+        if not self._keep or answer.number != self.effect.number:
+            return False
+        self._answer = answer
+        return True
+
+    def release(self) -> None:
+        """The fault is done with it."""
+        connection = self.connection
+        connection.frame = None
+        if self.killed or connection.is_cut:
+            return
+        if not self._sent and not self._gone:
+            connection.let_through(self.effect, self.points[0])
+        connection.requests.held = False
+        if self._answer is not None:
+            connection.client.write(self._answer.data)
+        connection.replies.held = False
+        connection.requests.pump()
+        connection.requests.throttle()
+        connection.replies.pump()
+        connection.replies.throttle()
+
+    def _send(self) -> None:
+        if self._sent:
+            return
+        self._sent = True
+        connection = self.connection
+        connection.let_through(self.effect, self.points[0])
+        connection.requests.held = False
+        connection.requests.pump()  # up to `was_delivered`
+
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+        connection = self.connection
+
+        def over() -> bool:
+            return condition() or connection.server.gone or connection.is_cut
+
+        if not await self._proxy.until(over, PATIENCE_S):
+            raise NotPossible(f"{what} did not come in {PATIENCE_S:g} s")
+        if not condition():
+            raise NotPossible(f"the connection ended before {what} came")

@@ -1,0 +1,207 @@
+"""What a test process and its lane's wire process say to each other: a JSON object a line, over a unix socket.
+
+Commands go to the wire and each is answered by a `Done` of the same number. The wire sends events, and now and then an
+`Order`: something that only the owner of the processes can do exactly, answered by a `Carried`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    pass
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+class OpenLink(_Message, frozen=True):
+    """Stand at 127.0.0.1:`listens` for `worker` and forward to `host`:`port`, reading `protocol`.
+
+    `record` is a file in which an HTTP service's requests and replies are kept, by the field `key` of their bodies.
+    """
+
+    number: int
+    worker: str
+    protocol: str
+    listens: int
+    host: str
+    port: int
+    record: str = ""
+    key: str = ""
+
+
+class Enlist(_Message, frozen=True):
+    """From here on connections of `worker`, a replica of `role`, are those of this incarnation."""
+
+    number: int
+    worker: str
+    role: str
+    incarnation: int
+    whole_group: bool = True
+
+
+class Started(_Message, frozen=True):
+    """The process of the worker's present incarnation."""
+
+    number: int
+    worker: str
+    pid: int
+
+
+class Cut(_Message, frozen=True):
+    """Let nothing more of `worker` through, either way."""
+
+    number: int
+    worker: str
+
+
+class Bury(_Message, frozen=True):
+    """`worker`, which was cut, is dead: drain and end its connections. The answer says what had been delivered."""
+
+    number: int
+    worker: str
+
+
+class ArmedFault(msgspec.Struct, frozen=True):
+    """A fault of a schedule: what is done at which point. `text` is what the schedule calls it."""
+
+    text: str
+    role: str
+    incarnation: int
+    site: str
+    key: str
+    nth: int
+    kind: str
+    value: str
+
+
+class Arm(_Message, frozen=True):
+    """Count anew, every worker being incarnation 0, and carry out these faults at their points."""
+
+    number: int
+    faults: tuple[ArmedFault, ...]
+
+
+class Disarm(_Message, frozen=True):
+    """Carry out nothing any more, and reset the connections that a fault left silent."""
+
+    number: int
+
+
+class Name(_Message, frozen=True):
+    """Look for `key` in effects from now on, and call it `alias`."""
+
+    number: int
+    key: str
+    alias: str
+
+
+class Look(_Message, frozen=True):
+    """Who is connected directly to one of these addresses, ``host:port``? The answer names workers and addresses."""
+
+    number: int
+    addresses: tuple[str, ...]
+
+
+class Carried(_Message, frozen=True):
+    """An order was carried out, or why not."""
+
+    order: int
+    error: str = ""
+
+
+Command: TypeAlias = OpenLink | Enlist | Started | Cut | Bury | Arm | Disarm | Name | Look | Carried
+
+# -- answers and events --------------------------------------------------------------------------------------------
+
+
+class Done(_Message, frozen=True):
+    """The answer to the command `number`; `error` says why it could not be done."""
+
+    number: int
+    found: tuple[str, ...] = ()
+    error: str = ""
+
+
+class Opened(_Message, frozen=True):
+    """A worker has connected; connections are numbered over the life of the wire."""
+
+    at: float
+    connection: int
+    worker: str
+    protocol: str
+
+
+class Closed(_Message, frozen=True):
+    """A connection is gone, on both sides."""
+
+    at: float
+    connection: int
+
+
+class Seen(_Message, frozen=True):
+    """An effect waits to be let through. `points` are its names: by count, and by each key that it carries."""
+
+    at: float
+    connection: int
+    effect: int
+    points: tuple[str, ...]
+    worker: str
+
+
+class Answered(_Message, frozen=True):
+    """The server has replied to an effect: done, refused, unclear."""
+
+    at: float
+    connection: int
+    effect: int
+    outcome: str
+
+
+class Order(_Message, frozen=True):
+    """Do this with the worker's process: kill, stop or continue. `pid` is 0 for its whole group."""
+
+    order: int
+    what: str
+    worker: str
+    fault: int
+    pid: int = 0
+
+
+class Fired(_Message, frozen=True):
+    """A fault was carried out, in full: nothing of it is under way any more."""
+
+    at: float
+    fault: int
+    worker: str
+    what: str
+    killed: bool = False
+
+
+class Failed(_Message, frozen=True):
+    """A fault was reached and could not be carried out."""
+
+    at: float
+    fault: int
+    worker: str
+    reason: str
+
+
+class Noted(_Message, frozen=True):
+    """Something that a verdict has to know: bytes that were not understood (`kind` raw), a client led astray."""
+
+    at: float
+    kind: str
+    worker: str
+    text: str
+
+
+Event: TypeAlias = Done | Opened | Closed | Seen | Answered | Order | Fired | Failed | Noted
+
+encode = msgspec.json.Encoder().encode
+decode_command = msgspec.json.Decoder(Command).decode
+decode_event = msgspec.json.Decoder(Event).decode

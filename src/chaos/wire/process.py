@@ -1,0 +1,130 @@
+"""The wire process of one lane: the proxy, and its conversation with the test process.
+
+It is run as a worker is, by ``module:function``, and ends when the test process closes the conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from chaos.wire.messages import (
+    Arm,
+    Bury,
+    Carried,
+    Command,
+    Cut,
+    Disarm,
+    Done,
+    Enlist,
+    Look,
+    Name,
+    OpenLink,
+    Started,
+    decode_command,
+    encode,
+)
+from chaos.wire.proxy import Proxy
+from chaos.wire.sockets import around
+
+if TYPE_CHECKING:
+    from chaos.wire.messages import Event
+
+SOCKET_VARIABLE = "ONECHARGE_WIRE"
+
+
+class Conversation(asyncio.Protocol):
+    """Commands in, answers and events out; events of one turn of the loop are sent together."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.get_running_loop().create_future()
+        self._proxy = Proxy(self.send)
+        self._rest = b""
+        self._out: list[bytes] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The test process is there."""
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is gone, and so are we."""
+        del error
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def send(self, event: Event) -> None:
+        """Send an event, soon."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(encode(event))
+
+    def _flush(self) -> None:
+        lines, self._out = self._out, []
+        self._transport.write(b"\n".join([*lines, b""]))  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        """Carry out commands."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            command = decode_command(line)
+            if isinstance(command, Carried):
+                self._proxy.carried(command.order, command.error)
+            elif isinstance(command, Bury):
+                task = asyncio.get_running_loop().create_task(self._bury(command))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self.send(self._done(command))
+
+    async def _bury(self, command: Bury) -> None:
+        self.send(Done(command.number, tuple(await self._proxy.bury(command.worker))))
+
+    def _done(self, command: Command) -> Done:
+        try:
+            found = self._do(command)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test process has to hear of it
+            return Done(command.number, error=f"{type(error).__name__}: {error}")  # type: ignore[union-attr]
+        return Done(command.number, found)  # type: ignore[union-attr]
+
+    def _do(self, command: Command) -> tuple[str, ...]:
+        proxy = self._proxy
+        match command:
+            case OpenLink():
+                proxy.open_link(command)
+            case Enlist(_, worker, role, incarnation, whole_group):
+                proxy.enlist(worker, role, incarnation, whole_group=whole_group)
+            case Started(_, worker, pid):
+                proxy.members[worker].pid = pid
+            case Cut(_, worker):
+                proxy.cut(worker)
+            case Arm(_, faults):
+                proxy.arm(faults)
+            case Disarm():
+                proxy.disarm()
+            case Name(_, key, alias):
+                proxy.points.name(key, alias)
+            case Look(_, addresses):
+                real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
+                return tuple(
+                    f"{one.label} {address}" for one in proxy.members.values() for address in around(one.pid, real)
+                )
+        return ()
+
+
+async def _run() -> None:
+    _, conversation = await asyncio.get_running_loop().create_unix_connection(Conversation, os.environ[SOCKET_VARIABLE])
+    await conversation.over
+
+
+def main() -> None:
+    """Run until the conversation is over."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
+    gc.freeze()
+    uvloop.run(_run())
