@@ -3,7 +3,7 @@
 kio's own decoder cannot be given bytes that nobody vouches for: it reserves memory for as many elements as an array
 says it has, and a wrong length ends the whole process (kio 0.6.5; ten bytes of a `DeleteGroups` are enough). So only
 its schemas are used. What is read is plain: strings and byte strings are `bytes`, ids their uuid text, times and error
-codes numbers. Tagged fields are skipped, as no effect is told by one.
+codes numbers. Of tagged fields those that name brokers are read; no effect is told by one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from kio.index import load_request_schema, load_response_schema
 from kio.schema.index import api_key_map, schema_name_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     _Read: TypeAlias = "Callable[[_Bytes], Any]"
 
 NAMES: Final = api_key_map
+_ENDPOINTS: Final = "node_endpoints"
 
 
 class Malformed(Exception):
@@ -47,9 +48,9 @@ def read_request(api: int, version: int, frame: bytes) -> Any:
     return read(data)
 
 
-def read_reply(api: int, version: int, frame: bytes) -> Any:
-    """The body of a whole reply, its four bytes of size included."""
-    read, header = _reply(api, version)
+def read_reply(api: int, version: int, frame: bytes, last: str = "") -> Any:
+    """The body of a whole reply, its four bytes of size included; nothing behind the field named `last` is read."""
+    read, header = _reply(api, version, last)
     data = _Bytes(frame, 8)
     if header == 1:
         data.skip_tags()
@@ -63,9 +64,9 @@ def _request(api: int, version: int) -> tuple[_Read, int]:
 
 
 @functools.cache
-def _reply(api: int, version: int) -> tuple[_Read, int]:
+def _reply(api: int, version: int, last: str) -> tuple[_Read, int]:
     schema = load_response_schema(api, version)
-    return _entity(schema), schema.__header_schema__.__version__
+    return _entity(schema, last), schema.__header_schema__.__version__
 
 
 class _Bytes:
@@ -114,9 +115,14 @@ class _Bytes:
 
     def skip_tags(self) -> None:
         """Go on behind the tagged fields."""
+        for _ in self.tags():
+            pass
+
+    def tags(self) -> Iterator[tuple[int, _Bytes]]:
+        """The tagged fields: their numbers and what they say."""
         for _ in range(self.unsigned()):
-            self.unsigned()
-            self.take(self.unsigned())
+            tag = self.unsigned()
+            yield tag, _Bytes(self.take(self.unsigned()), 0)
 
 
 _INT16: Final = struct.Struct(">h")
@@ -130,19 +136,28 @@ _NUMBERS: Final = {
 }
 
 
-def _entity(schema: Any) -> _Read:
-    """A reader of entities of this schema."""
+def _entity(schema: Any, last: str = "") -> _Read:
+    """A reader of entities of this schema, up to the field named `last` if one is."""
     hints, flexible = typing.get_type_hints(schema), bool(schema.__flexible__)
-    reads = [
-        (field.name, _field(hints[field.name], field.metadata.get("kafka_type"), flexible=flexible))
-        for field in dataclasses.fields(schema)
-        if "tag" not in field.metadata
-    ]
+    reads: list[tuple[str, _Read]] = []
+    tagged: dict[int, tuple[str, _Read]] = {}
+    for field in dataclasses.fields(schema):
+        if "tag" not in field.metadata:
+            read_field = _field(hints[field.name], field.metadata.get("kafka_type"), flexible=flexible)
+            reads.append((field.name, read_field))
+        elif field.name == _ENDPOINTS:
+            tagged[field.metadata["tag"]] = (field.name, _field(hints[field.name], None, flexible=flexible))
+        if field.name == last:
+            break
+    complete = not last
 
     def read(data: _Bytes) -> SimpleNamespace:
         entity = SimpleNamespace(**{name: read_field(data) for name, read_field in reads})
-        if flexible:
-            data.skip_tags()
+        if flexible and complete:
+            for tag, value in data.tags():
+                if tag in tagged:
+                    name, read_field = tagged[tag]
+                    setattr(entity, name, read_field(value))
         return entity
 
     return read
