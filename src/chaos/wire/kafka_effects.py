@@ -38,8 +38,8 @@ class Seen(NamedTuple):
 
 
 def _produce(body: Any) -> Seen:
-    batches = [partition.records or b"" for topic in body.topic_data for partition in topic.partition_data]
-    pieces = [piece for records in batches for piece in contents(records)]
+    sections = [partition.records or b"" for topic in body.topic_data for partition in topic.partition_data]
+    pieces = list(contents(sections))
     unread = tuple(unread for _, unread in pieces if unread)
     return Seen("kafka.produce", tuple(piece for piece, _ in pieces), body.acks != 0, unread)
 
