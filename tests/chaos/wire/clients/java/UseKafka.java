@@ -2,7 +2,6 @@ import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import org.apache.kafka.clients.consumer.ConsumerGroupMetadata;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
@@ -27,8 +26,8 @@ final class UseKafka {
         try (var producer = producer(Map.of("compression.type", "gzip"))) {
             produce(producer, "compressed");
         }
-        consume(GROUP, Map.of("group.protocol", "classic"));
-        var after = consume(GROUP + ".consumer", Map.of("group.protocol", "consumer"));
+        consume(GROUP, "classic");
+        var after = consume(GROUP + ".consumer", "consumer");
         transact(GROUP + ".transaction", after);
     }
 
@@ -45,15 +44,21 @@ final class UseKafka {
         sent.get();
     }
 
-    private static Map<TopicPartition, OffsetAndMetadata> consume(String group, Map<String, Object> more) {
-        var settings = new HashMap<String, Object>(Map.of(
-            "bootstrap.servers", BOOTSTRAP,
-            "group.id", group,
-            "auto.offset.reset", "earliest",
-            "enable.auto.commit", false));
-        settings.putAll(more);
+    private static KafkaConsumer<String, String> consumer(String group, String protocol) {
+        return new KafkaConsumer<>(
+            Map.of(
+                "bootstrap.servers", BOOTSTRAP,
+                "group.id", group,
+                "group.protocol", protocol,
+                "auto.offset.reset", "earliest",
+                "enable.auto.commit", false),
+            new StringDeserializer(),
+            new StringDeserializer());
+    }
+
+    private static Map<TopicPartition, OffsetAndMetadata> consume(String group, String protocol) {
         var after = new HashMap<TopicPartition, OffsetAndMetadata>();
-        try (var consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+        try (var consumer = consumer(group, protocol)) {
             consumer.subscribe(List.of(TOPIC));
             int seen = 0;
             long deadline = System.nanoTime() + PATIENCE.toNanos();
@@ -73,11 +78,11 @@ final class UseKafka {
     }
 
     private static void transact(String group, Map<TopicPartition, OffsetAndMetadata> after) throws Exception {
-        try (var producer = producer(Map.of("transactional.id", group))) {
+        try (var producer = producer(Map.of("transactional.id", group)); var outsider = consumer(group, "classic")) {
             producer.initTransactions();
             producer.beginTransaction();
             produce(producer, "committed");
-            producer.sendOffsetsToTransaction(after, new ConsumerGroupMetadata(group));
+            producer.sendOffsetsToTransaction(after, outsider.groupMetadata());
             producer.commitTransaction();
             producer.beginTransaction();
             produce(producer, "aborted");
