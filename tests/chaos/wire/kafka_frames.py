@@ -15,7 +15,7 @@ from kio.records.schema import NewRecordBatch, Record, RecordHeader
 from kio.records.writers import write_new_batch
 from kio.schema.errors import ErrorCode
 from kio.schema.index import api_key_map, schema_name_map
-from kio.serial import entity_writer
+from kio.serial import entity_reader, entity_writer
 from kio.static.primitive import TZAwareMicros, i8, i16, i32, i64
 
 
@@ -31,10 +31,20 @@ def request(api: int, version: int, correlation: int = 1, **values: Any) -> byte
     return _frame(schema, {**header, "client_id": "test"}, make(schema, values, ErrorCode.none))
 
 
-def reply(api: int, version: int, error: int = 0, correlation: int = 1) -> bytes:
-    """A frame that says this error wherever it says one."""
+def reply(api: int, version: int, error: int = 0, correlation: int = 1, **values: Any) -> bytes:
+    """A frame that says this error wherever it says one; `values` as in `request`."""
     schema = load_response_schema(api, version)
-    return _frame(schema, {"correlation_id": correlation}, make(schema, {}, ErrorCode(error)))
+    return _frame(schema, {"correlation_id": correlation}, make(schema, values, ErrorCode(error)))
+
+
+def read_reply(api: int, version: int, frame: bytes) -> tuple[int, Any]:
+    """The correlation id and the entity, read to the last byte by kio."""
+    schema = load_response_schema(api, version)
+    data, at = memoryview(frame), 4
+    header, size = entity_reader(schema.__header_schema__)(data, at)
+    entity, more = entity_reader(schema)(data, at + size)
+    assert (len(frame) - 4, at + size + more) == (int.from_bytes(frame[:4], "big"), len(frame))
+    return header.correlation_id, entity  # type: ignore[attr-defined]
 
 
 def batch(*records: tuple[bytes | None, bytes | None, dict[bytes, bytes]]) -> bytes:
@@ -68,7 +78,7 @@ def make(schema: Any, values: dict[str, Any], error: ErrorCode) -> Any:
         **{
             field.name: _value(hints[field.name], field, values, error)
             for field in dataclasses.fields(schema)
-            if "tag" not in field.metadata
+            if "tag" not in field.metadata or field.name in values
         }
     )
 
@@ -87,7 +97,7 @@ def _value(hint: Any, field: Any, values: dict[str, Any], error: ErrorCode) -> A
         return make(hint, values.get(field.name, {}), error)
     if field.name == "acknowledge_error_code":
         return i16(error)
-    zeros = {"error_code": error, "bool": False, "string": "", "records": b""}
+    zeros = {"error_code": error, "bool": False, "string": "", "records": b"", "bytes": b""}
     zero = dt.timedelta() if "timedelta" in field.metadata["kafka_type"] else 0
     return values.get(field.name, zeros.get(field.metadata["kafka_type"], zero))
 

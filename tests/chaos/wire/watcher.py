@@ -1,4 +1,4 @@
-"""A forwarder that feeds what passes to a protocol for each connection, and carries out its steps at once."""
+"""A forwarder that feeds what passes to a protocol for each connection, and carries out its steps one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.wire.steps import Answer, Delivered, Effect, Raw
+from chaos.wire.steps import Answer, Astray, Drop, Effect, Insert, Pass, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,11 +32,18 @@ class Connection:
 class Watcher:
     """Stands at one port and forwards to another until it is left."""
 
-    def __init__(self, listens: int, forwards_to: int, protocol: Callable[[], WireProtocol]) -> None:
+    def __init__(
+        self,
+        listens: int,
+        forwards_to: int,
+        protocol: Callable[[], WireProtocol],
+        refuses: Callable[[Effect], str] = lambda _: "",
+    ) -> None:
         self.connections: list[Connection] = []
         self.effects: list[tuple[Connection, Effect]] = []
-        self.torn: list[bytes] = []  # what came in and did not go out as it was
+        self.torn: list[bytes] = []  # what came in and was not in a step as it was
         self._protocol, self._to = protocol, ("127.0.0.1", forwards_to)
+        self._refuses = refuses  # with which error; empty for those that it lets pass
         self._lock = threading.Lock()
         self._server = socket.create_server(("127.0.0.1", listens))
         self._threads = [threading.Thread(target=self._accept)]
@@ -83,23 +90,39 @@ class Watcher:
         tell: Callable[[bytes], Iterator[Step]],
         seen: bytearray,
     ) -> None:
-        sent = bytearray()
+        accounted = bytearray()
         with contextlib.suppress(OSError):
             data = b"first"
             while data:
                 data = source.recv(1 << 16)
                 seen += data
-                with self._lock:
-                    steps = list(tell(data))
-                    one.steps += steps
-                    self.effects += [(one, step) for step in steps if isinstance(step, Effect)]
-                for step in steps:
-                    if not isinstance(step, Delivered | Raw):
-                        sent += step.data
+                for step in self._steps(one, tell(data)):
+                    if isinstance(step, Pass | Effect | Answer | Drop):
+                        accounted += step.data
+                    if isinstance(step, Pass | Effect | Answer | Insert):
                         sink.sendall(step.data)
+                    elif isinstance(step, Reply):
+                        source.sendall(step.data)
+                    elif isinstance(step, Astray):
+                        source.shutdown(socket.SHUT_RDWR)
             sink.shutdown(socket.SHUT_WR)
-        if not seen.startswith(sent):
+        if not seen.startswith(accounted):
             self.torn.append(bytes(seen))
+
+    def _steps(self, one: Connection, steps: Iterator[Step]) -> Iterator[Step]:
+        """Each step; the next one is asked for when this one has been carried out."""
+        while True:
+            with self._lock:
+                step = next(steps, None)
+                if step is None:
+                    return
+                error = ""
+                if isinstance(step, Effect):
+                    self.effects.append((one, step))
+                    error = self._refuses(step)
+                instead = list(one.protocol.refuse(step, error)) if error and isinstance(step, Effect) else [step]
+                one.steps += [step, *instead] if error else [step]
+            yield from instead
 
 
 def _outcome(connection: Connection, effect: Effect) -> str:
