@@ -20,12 +20,13 @@ LIMIT: Final = 64 * 1024
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")  # what h11 takes for it
 _PLAIN: Final = re.compile(
-    rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-9][0-9]{2} ?[ -~]*)\r\n"
+    rb"(?:[A-Za-z][A-Za-z-]{0,23} [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1-9][0-9]{2} ?[ -~]*)\r\n"
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ -~]*\r\n)*\r\n"
 )
-_TELLING: Final = re.compile(
-    rb"\n(host|content-length|transfer-encoding|connection|expect|content-encoding):[ ]*([^\r]*)", re.IGNORECASE
-)
+TELLING: Final = (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"content-encoding")
+"""The header fields that anything depends on."""
+
+_TELLING: Final = re.compile(rb"\n(%b): *([^\r]*)" % b"|".join(TELLING), re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import http.client
 import http.server
-import random
 import socket
 import threading
 import time
@@ -17,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.services.ports import lease_port
-from chaos.wire.http import LIMIT, Http
+from chaos.wire.http import Http
+from chaos.wire.http_heads import LIMIT
 from chaos.wire.steps import Answer, Delivered, Effect, Pass, Raw
 from tests.chaos.wire import fuzzing
 from tests.chaos.wire.watcher import Watcher
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable, Iterator
 
     from chaos.wire.steps import Step, WireProtocol
