@@ -44,7 +44,7 @@ def read_reply(api: int, version: int, frame: bytes) -> tuple[int, Any]:
     header, size = entity_reader(schema.__header_schema__)(data, at)
     entity, more = entity_reader(schema)(data, at + size)
     assert (len(frame) - 4, at + size + more) == (int.from_bytes(frame[:4], "big"), len(frame))
-    return header.correlation_id, entity  # type: ignore[attr-defined]
+    return header.correlation_id, entity
 
 
 def batch(*records: tuple[bytes | None, bytes | None, dict[bytes, bytes]]) -> bytes:

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.waiting import Deadline, wait_until
-from chaos.wire import kafka_records
 from chaos.wire.kafka import LIMIT, Kafka
 from chaos.wire.steps import Answer, Delivered, Effect, Pass, Raw
 from tests.chaos.wire import fuzzing
@@ -228,16 +227,6 @@ def test_any_bytes(requests: bytes, replies: bytes, seed: int, understood: bool)
     """Whatever the bytes are, they go through unchanged and nothing is raised."""
     begin = request(0, 10, 0, **PRODUCE) if understood else b""
     fed(Kafka(), begin + requests, replies, seed)
-
-
-@given(st.binary(max_size=300), st.sampled_from((1, 2, 3, 4)))
-def test_any_batch(packed: bytes, codec: int) -> None:
-    """A batch of any bytes in any compression is read or is a piece as it is."""
-    head = bytearray(RECORDS[:61])
-    head[8:12], head[21:23] = (len(packed) + 49).to_bytes(4, "big"), codec.to_bytes(2, "big")
-    data = bytes(head) + packed
-    pieces = list(kafka_records.contents([data]))
-    assert all(piece == data or not unread for piece, unread in pieces)
 
 
 @dataclass
