@@ -1,31 +1,37 @@
 """The workers of a running system: who arrives where, who is killed there, and how they come back.
 
-Three threads meet here. The supervisor's hub hears a worker arrive and lets it go on or holds it. A recovery thread
-kills what is held and starts its next incarnation; it is a thread of its own because a workload may be waiting for the
-very worker that died. The drill's thread arms schedules and looks at what became of them. Whatever they share is
-changed under the supervisor's lock.
+Three threads meet here. The supervisor's hub hears a worker arrive at a checkpoint and lets it go on or holds it, and
+hears what the wire says. A recovery thread carries out what the wire orders, kills what is held at a checkpoint, and
+starts the next incarnation; it is a thread of its own because a workload may be waiting for the very worker that died.
+The drill's thread arms schedules and looks at what became of them. Whatever they share is changed under the
+supervisor's lock.
 
 What makes a kill count: the process that arrived is gone, by our SIGKILL and nothing else, and from the moment it was
-held nothing more of that worker was let go on.
+held nothing more of that worker was let go on, nor through: its links were cut before it was killed, and what it had
+sent before was answered by its servers before the fault is said to have fired (`chaos.wire.proxy`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import queue
 import signal
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.errors import ChaosError, ProcessDied
+from chaos.schedule import CRASH_BEFORE
 from chaos.waiting import Deadline, wait_until
+from chaos.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from chaos.lane import Lane, Worker
@@ -36,6 +42,11 @@ _START_S = 30.0
 _DEATH_S = 1.0
 _QUIET_S = 0.02
 _RESTLESS_S = 0.2
+_BLIND = {
+    "raw": "what this connection did could not be seen",
+    "astray": "the wire broke the connection off",
+    "broken": "so nothing that it says counts",
+}
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,18 @@ class Member:
 
     worker: Worker
     replica: int
-    process: Process
     incarnation: int = 0
     base: int = 0  # the incarnation that a schedule calls 0
     held: int = 0  # faults that have stopped it and from which it is not back yet
     doomed: bool = False  # stopped at a point and not killed yet: nothing more of it counts or goes on
     told: bool = False  # a drill has said that this process ended by itself
+
+    process: Process = field(init=False)
+
+    @property
+    def key(self) -> str:
+        """Role and replica: what its incarnations have in common."""
+        return f"{self.worker.name}.{self.replica}"
 
     @property
     def name(self) -> str:
@@ -83,7 +100,10 @@ class Armed:
         self.events: list[tuple[float, str]] = []
         self.held = 0
         self.failure: BaseException | None = None
-        self._waiting: list[Fault] = list(schedule.faults)
+        self.troubles: list[str] = []
+        self.faults = dict(enumerate(schedule.faults))
+        self._waiting = dict(self.faults)
+        self._sites: set[str] = set()
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
     @property
@@ -96,12 +116,26 @@ class Armed:
         arrival = (member.worker.name, member.incarnation - member.base, site)
         self._counts[arrival] += 1
         self.note(f"{member.name}/{site}#{self._counts[arrival]}")
-        for fault in self._waiting:
+        self._sites.add(f"{member.worker.name}/{site}")
+        for number, fault in self._waiting.items():
             point = (fault.worker, fault.incarnation, fault.site)
-            if point == arrival and fault.nth == self._counts[arrival]:
-                self._waiting.remove(fault)
-                return fault
+            if point == arrival and not fault.key and fault.nth == self._counts[arrival]:
+                self.took_place(number)
+                if fault.action == CRASH_BEFORE:
+                    return fault
+                self.troubles.append(f"{fault} was reached at a checkpoint, where only {CRASH_BEFORE} can be done")
         return None
+
+    def took_place(self, number: int) -> None:
+        """A fault is waited for no longer."""
+        self._waiting.pop(number, None)
+
+    def seen(self, points: Sequence[str]) -> None:
+        """An effect on the wire."""
+        for point in points:
+            worker, _, site = point.rpartition("#")[0].partition("/")
+            self._sites.add(f"{worker.partition('~')[0]}/{site}")
+        self.note(" = ".join(points))
 
     def note(self, text: str) -> None:
         """Something happened."""
@@ -109,10 +143,10 @@ class Armed:
 
     def reasons(self) -> list[str]:
         """Why the run proves less than it should: recoveries that failed, faults that never fired and what was seen."""
-        reached = sorted({f"{worker}/{site}" for worker, _, site in self._counts})
-        seen = f"arrivals were seen at {', '.join(reached)}" if reached else "no arrival was seen anywhere"
-        missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting]
-        return missed + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])
+        sites = ", ".join(sorted(self._sites))
+        seen = f"arrivals were seen at {sites}" if sites else "no arrival was seen anywhere"
+        missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting.values()]
+        return missed + self.troubles + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])
 
 
 class Crew:
@@ -123,17 +157,20 @@ class Crew:
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
         self._armed: Armed | None = None
-        self._orders: queue.SimpleQueue[tuple[Member, Fault, Armed, int] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._around: set[str] = set()  # said once
 
     def __enter__(self) -> Self:
         self._recovery = threading.Thread(target=self._recover, name="onecharge-recovery", daemon=True)
         self._recovery.start()
         self._lane.listen(self._arrive)
         try:
+            self._lane.links.wire.hear = self._heard
             for worker in self._workers:
                 for replica in range(worker.replicas):
-                    process = self._start(worker, replica, 0)
-                    self._members[f"{worker.name}.{replica}"] = Member(worker, replica, process)
+                    member = Member(worker, replica)
+                    self._start(member)
+                    self._members[member.key] = member
             for member in self._members.values():
                 self._require_listening(member)
         except BaseException:
@@ -142,7 +179,7 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._orders.put(None)
+        self._work.put(None)
         self._recovery.join()
         self._lane.listen(None)
         for member in self._members.values():
@@ -193,13 +230,17 @@ class Crew:
     def armed(self, schedule: Schedule) -> Iterator[Armed]:
         """Have the schedule's faults carried out at their points, for as long as this lasts."""
         armed = Armed(schedule)
+        wire = self._lane.links.wire
         with self._lane.supervisor.changing():
             for member in self._members.values():
                 member.base = member.incarnation
             self._armed = armed
+        wire.do(lambda number: messages.Arm(number, tuple(map(armed_fault, schedule.faults))))
         try:
             yield armed
         finally:
+            self._look_around(armed)
+            wire.do(messages.Disarm)
             with self._lane.supervisor.changing():
                 self._armed = None
             # A worker held at its point is killed and brought back before anybody goes on.
@@ -226,25 +267,100 @@ class Crew:
             member.held += 1
             member.doomed = True
             armed.held += 1
-        self._orders.put((member, fault, armed, pid))
+        self._work.put(functools.partial(self._crash, member, fault, armed, pid))
         return False
 
+    def _heard(self, event: messages.Event) -> None:
+        """In the hub's thread: what happens on the wire."""
+        with self._lane.supervisor.changing():
+            armed = self._armed
+            if isinstance(event, messages.Order):
+                member = self._members[event.worker]
+                if event.what == "kill" and event.pid in {0, member.process.pid}:
+                    member.doomed = True
+                    member.held += 1
+                    if armed is not None:
+                        armed.held += 1
+                self._work.put(functools.partial(self._carry_out, member, event, armed))
+            elif isinstance(event, messages.Seen):
+                self._last_arrival = time.monotonic()
+                if armed is not None:
+                    armed.seen(event.points)
+            elif armed is not None:
+                self._took_place(event, armed)
+
+    def _took_place(self, event: messages.Event, armed: Armed) -> None:
+        if isinstance(event, messages.Fired):
+            done = Fired(str(armed.faults[event.fault]), self._members[event.worker].name, event.what)
+            armed.fired.append(done)
+            armed.note(str(done))
+            armed.took_place(event.fault)
+            if event.killed:
+                self._work.put(functools.partial(self._bring_back, self._members[event.worker], armed))
+        elif isinstance(event, messages.Failed):
+            armed.troubles.append(f"{armed.faults[event.fault]} was reached and not carried out: {event.reason}")
+            armed.took_place(event.fault)
+        elif isinstance(event, messages.Noted):
+            armed.note(f"{event.worker} {event.kind}: {event.text}")
+            if event.kind in _BLIND:
+                armed.troubles.append(f"{event.worker}, {_BLIND[event.kind]}: {event.text}")
+
+    def _look_around(self, armed: Armed) -> None:
+        for who in set(self._lane.links.around()) - self._around:
+            armed.troubles.append(f"{who}: connected directly, around the wire, where no effect is seen")
+
     def _recover(self) -> None:
-        while (order := self._orders.get()) is not None:
-            member, fault, armed, pid = order
-            try:
-                name, ended = member.name, member.process.kill()
-                self._require_killed(member, pid)
-                with self._lane.supervisor.changing():
-                    armed.fired.append(Fired(str(fault), name, str(ended)))
-                    armed.note(str(armed.fired[-1]))
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _carry_out(self, member: Member, order: messages.Order, armed: Armed | None) -> None:
+        """What the wire cannot do exactly: only the keeper knows that a pid is still the process that it started."""
+        error = ""
+        try:
+            if order.what != "kill":
+                number = signal.SIGSTOP if order.what == "stop" else signal.SIGCONT
+                error = "" if member.process.signal(number) else f"{member.name} had ended"
+            elif order.pid in {0, member.process.pid}:
+                member.process.kill()
+                self._require_killed(member, member.process.pid)
+            else:
+                self._kill_one(order.pid)
+        except BaseException as failure:  # noqa: BLE001 - handed to the drill, which waits for it
+            error = str(failure)
+            if armed is not None:
+                armed.failure = failure
+        self._lane.links.wire.carried(order.order, error)
+
+    def _kill_one(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(f"process {pid} to be gone", lambda: not _alive(pid), Deadline(_DEATH_S), every=0.001)
+
+    def _crash(self, member: Member, fault: Fault, armed: Armed, pid: int) -> None:
+        """Kill who waits at a checkpoint, and bring it back."""
+        try:
+            self._lane.links.cut(member.key)
+            name, ended = member.name, member.process.kill()
+            self._require_killed(member, pid)
+            landed = self._lane.links.bury(member.key)
+            how = f"{ended}{'; delivered, reply lost: ' if landed else ''}{', '.join(landed)}"
+            with self._lane.supervisor.changing():
+                armed.fired.append(Fired(str(fault), name, how))
+                armed.note(str(armed.fired[-1]))
+        except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
+            armed.failure = error
+        self._bring_back(member, armed)
+
+    def _bring_back(self, member: Member, armed: Armed) -> None:
+        """Start the next incarnation of who was killed."""
+        try:
+            if armed.failure is None:
                 self._restart(member)
                 armed.note(f"{member.name} started (pid {member.process.pid})")
-            except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
-                armed.failure = error
-            with self._lane.supervisor.changing():
-                member.held -= 1
-                armed.held -= 1
+        except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
+            armed.failure = error
+        with self._lane.supervisor.changing():
+            member.held -= 1
+            armed.held -= 1
 
     def _require_killed(self, member: Member, pid: int) -> None:
         """It was our signal that ended the process we started, and the one that arrived (`pid`) is gone with it."""
@@ -264,14 +380,20 @@ class Crew:
         with self._lane.supervisor.changing():
             member.incarnation += 1  # before it starts, so that not one of its arrivals goes uncounted
             member.doomed = False
-        member.process = self._start(member.worker, member.replica, member.incarnation)
+        self._start(member)
         member.told = False
         self._require_listening(member)
 
-    def _start(self, worker: Worker, replica: int, incarnation: int) -> Process:
+    def _start(self, member: Member) -> None:
         calls = [one.call for one in self._workers if one.call]
         modules = sorted({call.partition(":")[0] for call in calls})
-        return self._lane.start(worker, replica=replica, incarnation=incarnation, preload=modules)
+        worker, links = member.worker, self._lane.links
+        whole_group, incarnation = worker.kill == "group", member.incarnation - member.base
+        links.enlist(member.key, worker.name, incarnation, whole_group=whole_group)
+        member.process = self._lane.start(
+            worker, replica=member.replica, incarnation=member.incarnation, preload=modules, wired=True
+        )
+        links.started(member.key, member.process.pid)
 
     def _require_listening(self, member: Member) -> None:
         """Wait until an HTTP worker accepts connections, or is about to be killed before it does."""
@@ -280,6 +402,13 @@ class Crew:
             self._lane.require_listening(
                 member.worker, member.replica, member.process, deadline, unless=lambda: member.doomed
             )
+
+
+def armed_fault(fault: Fault) -> messages.ArmedFault:
+    """A fault of a schedule as the wire is told of it."""
+    return messages.ArmedFault(
+        str(fault), fault.worker, fault.incarnation, fault.site, fault.key, fault.nth, fault.action, fault.value
+    )
 
 
 def _alive(pid: int) -> bool:

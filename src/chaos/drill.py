@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from chaos.errors import ChaosError, Undecided, Violated
 from chaos.waiting import Deadline, wait_until
+from chaos.wire.messages import Name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,14 +111,23 @@ class Run:
         self.lane: Lane = system.lane
         self.keys: list[str] = []
         self._system, self._deadline = system, deadline
+        self._aliases: dict[str, str] = {}
 
     def new_key(self) -> str:
-        """A key that nobody has used: text of fixed width."""
-        return uuid.uuid4().hex
+        """A key that nobody has used: text of fixed width. Points that carry a run's n-th key are named ``[key-n]``."""
+        key = uuid.uuid4().hex
+        self._name(key)
+        return key
 
     def accept(self, key: object) -> None:
         """Say that the system has accepted `key` and must answer for it from now on. As text, it is a ledger's key."""
+        self._name(str(key))
         self.keys.append(str(key))
+
+    def _name(self, key: str) -> None:
+        if key not in self._aliases:
+            alias = self._aliases[key] = f"key-{len(self._aliases) + 1}"
+            self.lane.links.wire.do(lambda number: Name(number, key, alias))
 
     def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement in the lane's database, committed at once, and return its rows."""
@@ -134,7 +144,7 @@ class Run:
             NotInTime: no good answer came.
         """
         url = urllib.parse.urlsplit(self._system.url)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or self.new_key()}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         content = json.dumps(body).encode()
 
         def ask() -> tuple[int, bytes]:

@@ -17,16 +17,18 @@ environment at import time is not what the worker is told.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import socket
 import sys
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chaos.errors import ChaosError
 from chaos.invariants import Ledger
+from chaos.links import Links
 from chaos.services.clients import confluent_kafka, psycopg
 from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
@@ -48,7 +50,9 @@ class Worker:
     """One role of a system.
 
     `run` is a function without arguments that can be imported by name (it is run in a fork of a warm parent), or a
-    command line. `http` says that it serves HTTP on 127.0.0.1 at the port it is given.
+    command line. `http` says that it serves HTTP on 127.0.0.1 at the port it is given. What a fault on the wire kills
+    is its process group; with `kill` ``"process"`` only the one process that owns the connection, as when one of
+    several forked servers dies and its parent, which lives on, starts another.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Worker:
     replicas: int = 1
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     http: bool = False
+    kill: Literal["group", "process"] = "group"
 
     @property
     def call(self) -> str | None:
@@ -84,6 +89,14 @@ class Trusted:
     process: Process
 
 
+@dataclass
+class Recorded:
+    """An HTTP service of which the wire keeps the `ledger`."""
+
+    url: str
+    ledger: Ledger
+
+
 class Lane:
     """See the module's docstring. Made by `chaos.session.Session.lane`.
 
@@ -106,6 +119,7 @@ class Lane:
         self.postgres = postgres.database_url(name) if postgres else ""
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
+        self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka)
         self._ports: dict[tuple[str, int], Port] = {}
         self._trusted: dict[str, Process] = {}
         self._connection: Any = None
@@ -139,7 +153,8 @@ class Lane:
         return list(cursor) if cursor.description else []
 
     def close(self) -> None:
-        """End the lane's trusted workers, its own connection, and the leases of its ports."""
+        """End the lane's wire and trusted workers, its own connection, and the leases of its ports."""
+        self.links.close()
         for process in self._trusted.values():
             process.kill()
         if self._connection is not None:
@@ -151,7 +166,7 @@ class Lane:
         """`text` with the lane's placeholders filled in."""
         values = {"postgres": self.postgres, "kafka": self.kafka, "lane": self.name, "topics": self.topics}
         try:
-            return text.format(**values, files=self.files, **more)
+            return text.format(**{**values, "files": self.files, **more})
         except (KeyError, IndexError, ValueError) as error:
             msg = (
                 f"{text!r} has a placeholder that lane {self.name} cannot fill: {error!r} (a literal brace is doubled)"
@@ -165,23 +180,34 @@ class Lane:
             self._ports[key] = lease_port()
         return self._ports[key]
 
-    def start(self, worker: Worker, *, replica: int = 0, incarnation: int = 0, preload: Sequence[str] = ()) -> Process:
-        """Start one process of a worker."""
+    def start(
+        self,
+        worker: Worker,
+        *,
+        replica: int = 0,
+        incarnation: int = 0,
+        preload: Sequence[str] = (),
+        wired: bool = False,
+    ) -> Process:
+        """Start one process of a worker; if it is `wired`, it is told its links' addresses instead of the servers'."""
         label = f"{worker.name}.{replica}"
+        postgres = self.links.postgres(label) if wired else self.postgres
+        kafka = self.links.kafka(label) if wired else self.kafka
         env = dict(os.environ)
-        env |= {"DATABASE_URL": self.postgres} if self.postgres else {}
-        env |= {"KAFKA_BOOTSTRAP_SERVERS": self.kafka} if self.kafka else {}
-        more: dict[str, object] = {"replica": replica}
+        env |= {"DATABASE_URL": postgres} if postgres else {}
+        env |= {"KAFKA_BOOTSTRAP_SERVERS": kafka} if kafka else {}
+        more: dict[str, object] = {"replica": replica, "postgres": postgres, "kafka": kafka}
         if worker.http:
             more["port"] = self.port(worker, replica)
             env["PORT"] = str(more["port"])
-        env |= {name: self.fill(value, **more) for name, value in worker.env.items()}
+        translate = functools.partial(self.links.translate, label) if wired else str
+        env |= {name: translate(self.fill(value, **more)) for name, value in worker.env.items()}
         env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
         log = f"{self.name}-{label}"
         if worker.call is not None:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
             return zygote.fork(log, worker.call, env=env, cwd=self.directory)
-        argv = [self.fill(word, **more) for word in worker.argv]
+        argv = [translate(self.fill(word, **more)) for word in worker.argv]
         return self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
 
     def require_listening(
@@ -233,4 +259,16 @@ class Lane:
         process = self.start(worker)
         self._trusted[name] = process
         self.require_listening(worker, 0, process, Deadline(_START_S))
-        return Trusted(f"http://{self.port(worker, 0).address}", Ledger(path, key=key), process)
+        url = f"http://{self.port(worker, 0).address}"
+        self.links.add_service(url)
+        return Trusted(url, Ledger(path, key=key), process)
+
+    def recorder(self, url: str, *, ledger: str, key: str) -> Recorded:
+        """Have the wire keep the ledger of an HTTP service that keeps none.
+
+        `ledger` is the file, `key` the field, of the JSON in its requests or replies, that says what a request is for.
+        Workers are told the service's `url` as they would be, and reach it through the wire. See `chaos.wire.recorder`.
+        """
+        path = self.files / ledger
+        self.links.add_service(url, path, key)
+        return Recorded(url, Ledger(path, key=key))

@@ -2,12 +2,16 @@
 
 A fault names its point, ``worker~incarnation/site#n``, and what is done there::
 
-    payment/payment.charged#2:crash-before          the second arrival of the payment worker at that checkpoint
-    payment~1/payment.received#1:crash-before       the first arrival of its restarted self
+    payment/http.post#2:crash-before                the second POST of the payment worker
+    payment~1/postgres.commit#1:lose-reply=silent   the first commit of its restarted self
+    payment/kafka.offset_commit[key-1]:crash-after  the first commit that carries what the workload calls key-1
+    payment/payment.charged:crash-before            a checkpoint named in the worker's code
 
-Left out, the incarnation is 0 (the one that ran when the drill began) and n is 1. Arrivals are counted per role,
-over its replicas, from the moment the schedule was armed, and anew for each incarnation. A schedule is a list of
-faults separated by ``"; "``; an empty one breaks nothing.
+A site is a kind of effect on the wire (`chaos.wire`) or a checkpoint, where ``crash-before`` is all that can be done.
+Left out, the incarnation is 0 (the one that ran when the drill began) and n is 1. Arrivals are counted per role, over
+its replicas, from the moment the schedule was armed, and anew for each incarnation; with a key, those that carry it.
+What actions there are, and what may be written behind ``=``: `chaos.faults`. A schedule is a list of faults separated
+by ``"; "``; an empty one breaks nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from chaos.errors import ChaosError, UnknownName
+from chaos import faults
+from chaos.errors import ChaosError
 
 CRASH_BEFORE = "crash-before"
-ACTIONS = (CRASH_BEFORE,)
 
 _FAULT = re.compile(
-    r"(?P<worker>[\w.-]+?)(~(?P<incarnation>\d+))?/(?P<site>[\w.-]+)(#(?P<nth>[1-9]\d*))?:(?P<action>[\w-]+)"
+    r"(?P<worker>[\w.-]+?)(~(?P<incarnation>\d+))?/(?P<site>[\w.-]+)(\[(?P<key>[^\[\];]+)\])?(#(?P<nth>[1-9]\d*))?"
+    r":(?P<action>[\w-]+)(=(?P<value>[\w.,-]+))?"
 )
 
 
@@ -34,31 +39,34 @@ class Fault:
     action: str = CRASH_BEFORE
     nth: int = 1
     incarnation: int = 0
+    key: str = ""
+    value: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Fault:
         """The fault that `text` names.
 
         Raises:
-            ChaosError: it has not the form of a fault.
+            ChaosError: it has not the form of a fault, or its action can do nothing with the value behind it.
             UnknownName: nothing is called like its action.
         """
         match = _FAULT.fullmatch(text.strip())
         if match is None:
-            msg = f"{text!r} is no fault: expected worker[~incarnation]/site[#n]:action"
+            msg = f"{text!r} is no fault: expected worker[~incarnation]/site[[key]][#n]:action[=value]"
             raise ChaosError(msg)
-        if match["action"] not in ACTIONS:
-            raise UnknownName("fault", match["action"], ACTIONS)
+        faults.kind(match["action"]).check(match["value"] or "")
         nth, incarnation = int(match["nth"] or 1), int(match["incarnation"] or 0)
-        return cls(match["worker"], match["site"], match["action"], nth, incarnation)
+        key, value = match["key"] or "", match["value"] or ""
+        return cls(match["worker"], match["site"], match["action"], nth, incarnation, key, value)
 
     @property
     def point(self) -> str:
-        """The point's name, ``worker~incarnation/site#n``."""
-        return f"{self.worker}~{self.incarnation}/{self.site}#{self.nth}"
+        """The point's name, ``worker~incarnation/site[key]#n``."""
+        key = f"[{self.key}]" if self.key else ""
+        return f"{self.worker}~{self.incarnation}/{self.site}{key}#{self.nth}"
 
     def __str__(self) -> str:
-        return f"{self.point}:{self.action}"
+        return f"{self.point}:{self.action}{f'={self.value}' if self.value else ''}"
 
 
 @dataclass(frozen=True)

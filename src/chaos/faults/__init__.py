@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, ClassVar
 
 from chaos.errors import ChaosError, UnknownName
@@ -90,6 +89,8 @@ def seconds(name: str, value: str, default: float) -> float:
 @functools.cache
 def registered() -> Mapping[str, str]:
     """All kinds by name, as ``module:class``: ours, and those of installed packages."""
+    import importlib.metadata  # noqa: PLC0415 - it is slow to import, and a schedule is text until it is read
+
     theirs = {one.name: one.value for one in importlib.metadata.entry_points(group=GROUP)}
     return {**theirs, **_OURS}
 

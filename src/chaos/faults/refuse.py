@@ -1,9 +1,9 @@
 """``refuse=ERROR``: the request has no effect and is answered with a genuine error of its protocol.
 
 What the server itself would say: a SQLSTATE such as 40001 to a commit (the transaction is rolled back), the name of an
-error such as NOT_COORDINATOR to a Kafka request, a status such as 429 or 503, with Retry-After, to an HTTP request. This
-reaches retry code that lost packets never do. With nothing given it is the most ordinary one: 40001, 503, or, for Kafka,
-NOT_COORDINATOR to a group's requests and NOT_LEADER_OR_FOLLOWER to a produce.
+error such as NOT_COORDINATOR to a Kafka request, a status such as 429 or 503, with Retry-After, to an HTTP request.
+This reaches retry code that lost packets never do. With nothing given it is the most ordinary one: 40001, 503, or, for
+Kafka, NOT_COORDINATOR to a group's requests and NOT_LEADER_OR_FOLLOWER to a produce.
 """
 
 from __future__ import annotations

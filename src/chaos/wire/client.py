@@ -17,6 +17,7 @@ from chaos.wire.messages import Carried, Done, decode_event, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from chaos.wire.messages import Command, Event
     from chaos.workers.supervisor import Supervisor
@@ -37,7 +38,7 @@ class Wire:
         self._rest = b""
         self._gone = False
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         supervisor, deadline = self._supervisor, Deadline(_START_S)
         path = supervisor.run_dir / f"wire-{self._name}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:

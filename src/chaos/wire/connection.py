@@ -1,8 +1,8 @@
 """One connection through the wire: two sockets, a flow each way, a protocol that says what passes.
 
-A `Flow` takes in what its source sends, asks the protocol for steps and carries them out, one after the other. It can be
-held between two steps; what has come in then waits, and its source is not read any more (back-pressure: also when the
-other socket does not take what is written). The two flows are independent, but for `Wait`.
+A `Flow` takes in what its source sends, asks the protocol for steps and carries them out, one after the other. It can
+be held between two steps; what has come in then waits, and its source is not read any more (back-pressure: also when
+the other socket does not take what is written). The two flows are independent, but for `Wait`.
 
 How a connection ends, if nobody breaks it: as if the wire were not there. An end of one side's stream is passed on when
 all before it was; a reset is passed on as a reset.
@@ -122,6 +122,7 @@ class Flow:
         self.finished = False  # the end of the stream was passed on
         self.other: Flow
         self.act: Callable[[Any], bool]  # carry out a step; false: ask for no more now
+        self.failed: Callable[[Exception], None]
         self.rest: Callable[[], None] = _nothing  # a piece was worked off
         self.end: Callable[[], None]  # the end of the stream has come through
         self.void = False  # what comes out is thrown away
@@ -153,8 +154,11 @@ class Flow:
         if self._pumping:
             return
         self._pumping = moved = True
-        while moved and not self.held:
-            moved = self._pump()
+        try:
+            while moved and not self.held:
+                moved = self._pump()
+        except Exception as error:  # noqa: BLE001 - a protocol's own fault is told, and nothing of its connection counts
+            self.failed(error)
         self._pumping = False
         if self._paused:
             self.throttle()
@@ -218,6 +222,7 @@ class Connection:
         self.replies = Flow(self.server, self.client, self.protocol.replies)
         self.requests.other, self.replies.other = self.replies, self.requests
         self.requests.act, self.replies.act = self._request, self._reply
+        self.requests.failed = self.replies.failed = self._failed
         self.requests.rest = self._be_patient
         self.requests.end, self.replies.end = self._requests_end, self._replies_end
         self.client.out = self.server.into = self.requests
@@ -330,6 +335,11 @@ class Connection:
         if isinstance(step, Astray):
             self.break_off()
         self.proxy.changed()
+
+    def _failed(self, error: Exception) -> None:
+        text = f"the wire itself failed, reading {self.link.protocol}: {error!r}"
+        self.proxy.send(Noted(time.time(), "broken", self.member.label, text))
+        self.break_off()
 
     def _be_patient(self) -> None:
         if self.protocol.kept and self._overdue is None:

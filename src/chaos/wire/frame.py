@@ -47,7 +47,7 @@ class Frame:
             return connection.protocol.outstanding <= own or connection.raw
 
         await self._until(answered, "the replies to what was sent before it")
-        while connection.client.unsent:
+        while connection.client.unsent:  # noqa: ASYNC110 - nothing tells when the kernel has sent it
             await asyncio.sleep(0.001)
 
     async def deliver(self) -> None:
@@ -68,10 +68,9 @@ class Frame:
 
     async def kill(self) -> None:
         """SIGKILL the worker. On return it is dead and nothing of it is under way anywhere."""
-        member = self.connection.member
         landed = await self._proxy.kill(self)
         self.killed, self._gone = True, True
-        self.did.append(f"{member.label} killed" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
+        self.did.append("was ended by SIGKILL" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
 
     async def lose(self, how: str) -> None:
         """Let the client have nothing more: by ``reset``, or in silence (``silent``), its socket staying open.
@@ -87,12 +86,12 @@ class Frame:
         else:
             connection.requests.sink_in()
         await connection.leave()
-        self.did.append("connection reset" if how == "reset" else "connection silent")
+        self.did.append("lost its connection" if how == "reset" else "hears nothing more on its connection")
 
     async def freeze(self) -> None:
         """SIGSTOP the worker."""
         await self._proxy.order("stop", self)
-        self.did.append(f"{self.connection.member.label} frozen")
+        self.did.append("was frozen")
 
     async def thaw(self) -> None:
         """SIGCONT the worker."""

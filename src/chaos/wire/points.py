@@ -37,7 +37,7 @@ class Points:
         self._armed.clear()
 
     def name(self, key: str, alias: str) -> None:
-        """Call what holds `key` by `alias`; a UUID is also looked for as its sixteen bytes and in its other spelling."""
+        """Call what holds `key` by `alias`; a UUID is looked for in both spellings and as its sixteen bytes."""
         self._keys[alias] = tuple(dict.fromkeys(_spellings(key)))
 
     def arrived(self, role: str, incarnation: int, effect: Effect) -> tuple[tuple[str, ...], int | None]:

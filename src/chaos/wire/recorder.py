@@ -34,7 +34,7 @@ class Recorder:
     def request(self, connection: Connection, effect: Effect) -> None:
         """A request is let through."""
         head, body = (*effect.contents, b"", b"")[:2]
-        method, path = (head.split(b"\r\n", 1)[0].split(b" ") + [b""])[:2]
+        method, path = [*head.split(b"\r\n", 1)[0].split(b" "), b""][:2]
         self._open[connection.number, effect.number] = {
             "worker": connection.member.label,
             "method": method.decode(errors="replace"),

@@ -5,8 +5,8 @@ A protocol does no I/O: bytes in, steps out. It is given whatever arrived, in pi
 step before it asks for the next, and may stop in the middle (a frame is held): nothing behind the present step has been
 decided or counted then. It asks for the steps of one piece of a direction before it gives that direction the next.
 
-Every byte that came in is in exactly one `Pass`, `Effect`, `Answer` or `Drop` of its direction, in order. Where there is
-no `Drop` and no `Insert`, what goes out is what came in.
+Every byte that came in is in exactly one `Pass`, `Effect`, `Answer` or `Drop` of its direction, in order. Where there
+is no `Drop` and no `Insert`, what goes out is what came in.
 
 Nothing of an effect is in an earlier step: until the `Effect` has been said, the server can have done nothing of it.
 What may turn out to be an effect is kept back until enough of it has arrived to name it. An effect that is too long to

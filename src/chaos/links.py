@@ -1,0 +1,173 @@
+"""The links of a lane: for each worker and server an address of its own, at which the lane's wire stands.
+
+A worker is told the link's address where it would have been told the server's: in ``DATABASE_URL`` and
+``KAFKA_BOOTSTRAP_SERVERS``, for ``{postgres}`` and ``{kafka}``, and wherever the URL of a trusted HTTP service occurs.
+
+What has no link, because the wire cannot stand there: a Kafka that somebody else runs (it tells clients its own
+addresses), and a Postgres at a unix socket or at several hosts. `Links.unwired` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from chaos.errors import ChaosError
+from chaos.services.ports import Port, lease_port
+from chaos.wire.messages import Bury, Cut, Enlist, Look, OpenLink, Started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chaos.services.kafka import Kafka, SpareListener
+    from chaos.wire.client import Wire
+    from chaos.workers.supervisor import Supervisor
+
+_HTTP_ADDRESS = re.compile(r"https?://([^/?#]+)")
+
+
+@dataclass(frozen=True)
+class _Service:
+    """An HTTP service that workers use, and the file that records it, if one does."""
+
+    address: str
+    record: str = ""
+    key: str = ""
+
+
+class Links:
+    """See the module's docstring. The wire process is started when the first link is needed."""
+
+    def __init__(self, supervisor: Supervisor, name: str, *, postgres: str, kafka: Kafka | None) -> None:
+        self.unwired: dict[str, str] = {}
+        self._supervisor, self._name = supervisor, name
+        self._postgres, self._kafka = postgres, kafka
+        self._services: dict[str, _Service] = {}
+        self._addresses: dict[tuple[str, str], str] = {}
+        self._ports: list[Port] = []
+        self._listeners: list[SpareListener] = []
+        self._stack = contextlib.ExitStack()
+
+    @functools.cached_property
+    def wire(self) -> Wire:
+        """The lane's wire process."""
+        from chaos.wire.client import Wire  # noqa: PLC0415 - whoever starts no worker needs none of it
+
+        return self._stack.enter_context(Wire(self._supervisor, self._name))
+
+    def close(self) -> None:
+        """End the wire, and give back what the links stood at."""
+        self._stack.close()
+        for port in self._ports:
+            port.close()
+        if self._kafka is not None:
+            self._kafka.spare.extend(self._listeners)
+
+    def add_service(self, url: str, record: Path | None = None, key: str = "") -> None:
+        """Give every worker a link of its own to the HTTP service at `url`, wherever it is told that."""
+        address = _http_address(url)
+        self._services[address] = _Service(address, str(record or ""), key)
+
+    def enlist(self, label: str, role: str, incarnation: int, *, whole_group: bool = True) -> None:
+        """What connects through the links of `label` from here on is this incarnation."""
+        self.wire.do(lambda number: Enlist(number, label, role, incarnation, whole_group))
+
+    def started(self, label: str, pid: int) -> None:
+        """The process of the present incarnation of `label`."""
+        self.wire.do(lambda number: Started(number, label, pid))
+
+    def cut(self, label: str) -> None:
+        """Let nothing more of `label` through."""
+        self.wire.do(lambda number: Cut(number, label))
+
+    def bury(self, label: str) -> tuple[str, ...]:
+        """`label`, which was cut, is dead: end what it had open. What of it had been delivered without a reply."""
+        return self.wire.do(lambda number: Bury(number, label))
+
+    def around(self) -> tuple[str, ...]:
+        """Who is connected to a server directly, as ``label address``."""
+        real = [self._kafka.bootstrap] if self._kafka is not None and "kafka" not in self.unwired else []
+        real += [_postgres_address(self._postgres)] if self._postgres and "postgres" not in self.unwired else []
+        return self.wire.do(lambda number: Look(number, (*real, *self._services)))
+
+    def postgres(self, label: str) -> str:
+        """The URL of the lane's database for one worker."""
+        if not self._postgres:
+            return ""
+        try:
+            address = _postgres_address(self._postgres)
+        except ValueError:
+            self.unwired["postgres"] = f"{self._postgres} is no single TCP address, so the wire cannot stand before it"
+            return self._postgres
+        return self._postgres.replace(address, self._address(label, "postgres", address), 1)
+
+    def kafka(self, label: str) -> str:
+        """The bootstrap address for one worker."""
+        if self._kafka is None:
+            return ""
+        if self._kafka.process is None:
+            self.unwired["kafka"] = f"the Kafka at {self._kafka.bootstrap} is not ours: it sends clients to itself"
+            return self._kafka.bootstrap
+        return self._address(label, "kafka", "")
+
+    def translate(self, label: str, text: str) -> str:
+        """`text` with links in place of the services' addresses."""
+        for service in self._services:
+            if service in text:
+                text = re.sub(rf"{re.escape(service)}(?!\d)", self._address(label, "http", service), text)
+        return text
+
+    def _address(self, label: str, protocol: str, upstream: str) -> str:
+        made = self._addresses.get((label, protocol + upstream))
+        if made is None:
+            made = self._addresses[label, protocol + upstream] = self._open(label, protocol, upstream)
+        return made
+
+    def _open(self, label: str, protocol: str, upstream: str) -> str:
+        if protocol == "kafka":
+            listener = self._spare_listener(label)
+            listens, upstream = listener.advertised, listener.listens.address
+        else:
+            listens = lease_port()
+            self._ports.append(listens)
+        host, _, port = upstream.rpartition(":")
+        service = self._services.get(upstream, _Service(upstream))
+        at = listens.number
+        self.wire.do(lambda number: OpenLink(number, label, protocol, at, host, int(port), service.record, service.key))
+        return listens.address
+
+    def _spare_listener(self, label: str) -> SpareListener:
+        assert self._kafka is not None  # noqa: S101 - for the type checker; who asks has one
+        if not self._kafka.spare:
+            msg = (
+                f"no link to Kafka is left for {label}: our broker has 16 spare listeners, and each replica of each "
+                "worker of all lanes that are open needs one. Close lanes that are not used any more."
+            )
+            raise ChaosError(msg)
+        self._listeners.append(self._kafka.spare.pop(0))
+        return self._listeners[-1]
+
+
+def _http_address(url: str) -> str:
+    match = _HTTP_ADDRESS.match(url)
+    if match is None:
+        msg = f"{url!r} is no URL of an HTTP service: expected http://host:port"
+        raise ChaosError(msg)
+    return match[1] if ":" in match[1] else f"{match[1]}:80"
+
+
+def _postgres_address(url: str) -> str:
+    """``host:port`` of a database's URL, as it is written there.
+
+    Raises:
+        ValueError: there is not exactly one.
+    """
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    if "," in address or "%" in address or not parts.hostname or parts.port is None:
+        raise ValueError(address)
+    return address

@@ -1,0 +1,101 @@
+"""A worker on the wire without a system around it: arm faults, start processes, hear what the wire says."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from chaos.crew import armed_fault
+from chaos.schedule import Schedule
+from chaos.waiting import Deadline
+from chaos.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chaos import Lane, Worker
+    from chaos.workers.supervisor import Process
+
+E = TypeVar("E", bound=messages.Event)
+T = TypeVar("T")
+
+WITHIN_S = 30.0
+_SIGNALS = {"stop": signal.SIGSTOP, "continue": signal.SIGCONT}
+
+
+class Rig:
+    """The wire of a lane, spoken to directly. Orders are carried out while something is waited for."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane, self.wire = lane, lane.links.wire
+        self.events: list[messages.Event] = []
+        self.processes: dict[str, Process] = {}
+        self._orders: deque[messages.Order] = deque()
+        self._incarnations: dict[str, int] = {}
+        self.wire.hear = self._hear
+
+    def start(self, worker: Worker, replica: int = 0) -> Process:
+        """The next incarnation of a worker; its name for `processes` is ``name.replica``."""
+        label = f"{worker.name}.{replica}"
+        number = self._incarnations[label] = self._incarnations.get(label, -1) + 1
+        self.lane.links.enlist(label, worker.name, number, whole_group=worker.kill == "group")
+        process = self.lane.start(worker, replica=replica, incarnation=number, wired=True)
+        self.lane.links.started(label, process.pid)
+        self.processes[label] = process
+        return process
+
+    def arm(self, schedule: str) -> None:
+        """Count anew, and break what the schedule says. What was heard before is forgotten."""
+        self.events.clear()
+        self._incarnations = dict.fromkeys(self._incarnations, 0)
+        faults = tuple(map(armed_fault, Schedule.parse(schedule).faults))
+        self.wire.do(lambda number: messages.Arm(number, faults))
+
+    def disarm(self) -> None:
+        """Break nothing more."""
+        self.wire.do(messages.Disarm)
+
+    def all(self, kind: type[E]) -> list[E]:
+        """The events of one kind since `arm`."""
+        return [event for event in list(self.events) if isinstance(event, kind)]
+
+    def sites(self, worker: str = "") -> list[str]:
+        """The sites of all effects since `arm`, in order."""
+        points = [event.points[0] for event in self.all(messages.Seen) if event.worker.startswith(worker)]
+        return [point.partition("/")[2].partition("#")[0] for point in points]
+
+    def fired(self) -> messages.Fired:
+        """Wait until a fault has fired."""
+        return self.wait("a fault to fire", lambda: self.all(messages.Fired))[0]
+
+    def failed(self) -> str:
+        """Wait until a fault could not be carried out; why."""
+        return self.wait("a fault to fail", lambda: self.all(messages.Failed))[0].reason
+
+    def wait(self, what: str, look: Callable[[], T]) -> T:
+        """Wait until `look` finds something, carrying out the wire's orders meanwhile."""
+        supervisor, deadline = self.lane.supervisor, Deadline(WITHIN_S)
+        while not (found := look()):
+            if not supervisor.wait_for(lambda: bool(self._orders or look()), deadline):
+                raise deadline.missed(what, self.events[-5:], [process.log for process in self.processes.values()])
+            while self._orders:
+                self._carry_out(self._orders.popleft())
+        return found
+
+    def _hear(self, event: messages.Event) -> None:
+        with self.lane.supervisor.changing():
+            self.events.append(event)
+            if isinstance(event, messages.Order):
+                self._orders.append(event)
+
+    def _carry_out(self, order: messages.Order) -> None:
+        process = self.processes[order.worker]
+        if order.what != "kill":
+            process.signal(_SIGNALS[order.what])
+        elif order.pid in {0, process.pid}:
+            process.kill()
+        else:
+            os.kill(order.pid, signal.SIGKILL)
+        self.wire.carried(order.order)
