@@ -128,8 +128,7 @@ class _Direction:
 
     def overdue(self) -> Iterator[Step]:
         """The part of a message that is there."""
-        if self.stalled and self._kept and self._message is not None:
-            self.stalled = False
+        if self._kept and self._message is not None:
             yield self._say(self._message)
 
     def close(self) -> Iterator[Step]:

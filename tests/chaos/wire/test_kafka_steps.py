@@ -73,6 +73,11 @@ def test_one_side_turns_raw_while_the_other_waits() -> None:
         assert kinds(protocol.replies(b"HTTP/1.1")) == [Raw, Pass]
         assert list(steps) == [Pass(frame + frame[:9])]
         assert protocol.outstanding == 0
+    protocol = Kafka()
+    steps = protocol.requests(request(18, 3, 1) + frame)
+    assert kinds([next(steps)]) == [Pass]
+    assert kinds(protocol.replies(b"HTTP/1.1")) == [Raw, Pass]
+    assert list(steps) == [Pass(frame)]
 
 
 def test_what_was_kept_when_the_other_side_turned_raw() -> None:
