@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.errors import ChaosError, UnknownName
-from chaos.schedule import ACTIONS, Fault, Schedule
+from chaos.faults import registered
+from chaos.schedule import Fault, Schedule
 
 NAMES = st.text("aZ0_.-", min_size=1)
-FAULTS = st.builds(
-    Fault, NAMES, NAMES, st.sampled_from(ACTIONS), st.integers(1, 10**6), st.integers(min_value=0, max_value=10**6)
+ACTIONS = st.sampled_from(sorted(registered()))
+NUMBERS = st.integers(0, 10**6)
+FAULTS = st.builds(Fault, NAMES, NAMES, ACTIONS, st.integers(1, 10**6), NUMBERS, st.just("") | NAMES) | st.builds(
+    Fault, NAMES, NAMES, st.just("lose-reply"), value=st.sampled_from(["", "reset", "silent"])
 )
 
 
@@ -28,6 +31,9 @@ def test_text_form_is_read_back(schedule: Schedule) -> None:
         ("payment/payment.charged#2:crash-before", Fault("payment", "payment.charged", nth=2)),
         ("payment~1/a.b:crash-before", Fault("payment", "a.b", incarnation=1)),
         (" relay/sent#10:crash-before ", Fault("relay", "sent", nth=10)),
+        ("relay/a.b[key-1]:crash-after", Fault("relay", "a.b", "crash-after", key="key-1")),
+        ("relay/a.b#3:lose-reply=silent", Fault("relay", "a.b", "lose-reply", nth=3, value="silent")),
+        ("relay/a.b:freeze=held,2.5", Fault("relay", "a.b", "freeze", value="held,2.5")),
     ],
 )
 def test_short_forms(text: str, fault: Fault) -> None:
@@ -40,7 +46,7 @@ def test_short_forms(text: str, fault: Fault) -> None:
 )
 def test_no_fault(text: str) -> None:
     """What has not the form of a fault is refused, with the form that is expected."""
-    with pytest.raises(ChaosError, match=r"expected worker\[~incarnation\]/site\[#n\]:action"):
+    with pytest.raises(ChaosError, match=r"expected worker\[~incarnation\]/site\[\[key\]\]\[#n\]:action\[=value\]"):
         Fault.parse(text)
 
 

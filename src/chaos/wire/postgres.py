@@ -519,10 +519,12 @@ class Postgres:
 
     def _copy_done(self, whole: bytes, _: bytes) -> Iterator[Step]:
         session = self._session
-        head = session.expected[0] if session.expected else None
+        head = session.expected[-1] if session.expected else None
+        yield from self._pass_on()
+        while head is not None and head in session.expected and not (head.error or session.copying or self._raw):
+            yield _WAIT  # some clients do not wait until they are asked for data
         idle = session.copying and session.status == b"I"
         if head is not None and head.of == "query" and idle and self._copied:
-            yield from self._pass_on()
             effect = self._effect("postgres.write", _END_OF_COPY, whole)
             head.number = effect.number
             yield effect

@@ -97,7 +97,7 @@ class Transaction:
 ReplyOf = Literal["startup", "parse", "bind", "describe", "execute", "close", "sync", "query"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Expected:
     """What the server still has to say to one request."""
 

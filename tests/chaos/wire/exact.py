@@ -7,10 +7,10 @@ import json
 import random
 import urllib.request
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import confluent_kafka.admin
 from confluent_kafka import Consumer
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from chaos import Worker
 from chaos.waiting import Deadline
@@ -79,8 +79,10 @@ def kills(session: Session, run: Callable[[], None], count: int, seed: int = 1) 
 
 def use_append_time(lane: Lane, topic: str) -> None:
     """Have the broker say when a message was appended, not the producer when it was made."""
-    entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
-    change = ConfigResource(ConfigResource.Type.TOPIC, lane.topics[topic], incremental_configs=[entry])
+    admin: Any = confluent_kafka.admin
+    to = {"incremental_operation": admin.AlterConfigOpType.SET}
+    entry = admin.ConfigEntry("message.timestamp.type", "LogAppendTime", **to)
+    change = admin.ConfigResource(admin.ResourceType.TOPIC, lane.topics[topic], incremental_configs=[entry])
     for changed in lane.kafka_admin.incremental_alter_configs([change]).values():
         changed.result()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import time
@@ -67,7 +68,7 @@ class Stage:
         try:
             with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310 - our own
                 return str(json.load(reply)["said"])
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return "gone"
 
     def telling(self, what: str, key: str, replica: int = 0) -> tuple[threading.Thread, list[str]]:

@@ -1,4 +1,4 @@
-"""The programs that use real clients do their scripts on the real servers, with nothing in between."""
+"""Real clients in four languages do their scripts through the wire, which names their effects and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from chaos.wire.messages import Answered, Closed, Name, Noted, Opened, Seen
 from tests.chaos.wire.clients.expected import EXPECTED
 from tests.chaos.wire.real_clients import CLIENTS, run_client
+from tests.chaos.wire.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,18 +82,26 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_script(onecharge: Session, name: str) -> None:
-    """Each program does its script on real servers, which then hold exactly what is expected of it."""
+    """The wire names each effect of each program, finds the key in it, and the servers hold exactly what they should."""
     services = {effect.site.partition(".")[0] for effect in EXPECTED[name]}
     schema = "CREATE TABLE effects (key text, note text)" if "postgres" in services else None
     topics = {"t": 1} if "kafka" in services else None
     with onecharge.lane(schema=schema, topics=topics) as lane, Service() as service:
         key, group = str(uuid.uuid4()), f"{lane.name}.group"
+        links, rig = lane.links, Rig(lane)
+        links.add_service(service.url)
+        links.enlist("client", "client", 0)
+        rig.arm("")
+        rig.wire.do(lambda number: Name(number, key, "key"))
         env = {"KEY": key}
-        env |= {"DATABASE_URL": lane.postgres} if schema else {}
-        env |= {"KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "TOPIC": lane.topics["t"], "GROUP": group} if topics else {}
-        env |= {"HTTP_URL": service.url} if "http" in services else {}
+        env |= {"DATABASE_URL": links.postgres("client")} if schema else {}
+        env |= {"KAFKA_BOOTSTRAP_SERVERS": links.kafka("client"), "TOPIC": lane.topics["t"]} if topics else {}
+        env |= {"GROUP": group} if topics else {}
+        env |= {"HTTP_URL": links.translate("client", service.url)} if "http" in services else {}
         ended = run_client(name, env, onecharge.supervisor)
         assert ended.returncode == 0, ended.stdout
+        rig.wait("all connections to close", lambda: len(rig.all(Closed)) == len(rig.all(Opened)))
+        check_effects(rig, name)
         if schema:
             check_rows(lane, name, key)
         if topics:
@@ -99,6 +109,19 @@ def test_script(onecharge: Session, name: str) -> None:
             check_groups(lane, name, group)
         if "http" in services:
             check_requests(service, name, key)
+
+
+def check_effects(rig: Rig, name: str) -> None:
+    """Each effect was named by its site, in order, and by the key where that is in it; each was done; all was understood."""
+    outcomes = {(one.connection, one.effect): one.outcome for one in rig.all(Answered)}
+    seen = [one for one in rig.all(Seen) if outcomes[one.connection, one.effect] != "refused"]
+    named = [
+        (one.points[0].partition("/")[2].partition("#")[0], any("[key]" in point for point in one.points))
+        for one in seen
+    ]
+    assert named == [(effect.site, bool(effect.notes) or effect.site == "http.delete") for effect in EXPECTED[name]]
+    assert {outcomes[one.connection, one.effect] for one in seen} == {"done"}
+    assert rig.all(Noted) == []
 
 
 def check_rows(lane: Lane, name: str, key: str) -> None:
