@@ -217,6 +217,12 @@ def test_what_cannot_be_refused() -> None:
     assert kinds([next(steps), next(steps)]) == [Delivered, Effect]
     with pytest.raises(ValueError, match="effect 1: it is over"):
         protocol.refuse(effect, "503")
+    early = Http()
+    effect = next(early.requests(POST))
+    assert isinstance(effect, Effect)
+    assert kinds(list(early.replies(OK))) == [Answer]
+    with pytest.raises(ValueError, match="effect 1: it is over"):
+        early.refuse(effect, "503")
 
 
 def test_a_real_client_is_refused() -> None:

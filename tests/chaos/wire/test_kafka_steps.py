@@ -6,14 +6,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Consumer, Producer
 
+from chaos.waiting import Deadline, wait_until
 from chaos.wire.kafka import Kafka
 from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Pass, Raw, Reply
 from tests.chaos.wire.kafka_frames import batch, read_reply, reply, request, versions
+from tests.chaos.wire.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from chaos import Session
     from chaos.wire.steps import Step
 
 RECORDS = batch((b"order-1", b"paid", {}))
@@ -256,3 +260,48 @@ def test_names_that_cannot_be_read() -> None:
         b"".join(step.data for step in protocol.replies(broken + answer) if isinstance(step, Pass)) == broken + answer
     )
     assert protocol.not_understood == {"metadata v99": 1, "reply to metadata v9, malformed": 1}
+
+
+REFUSED = {
+    "kafka.produce": "NOT_LEADER_OR_FOLLOWER",
+    "kafka.offset_commit": "COORDINATOR_LOAD_IN_PROGRESS",
+    "kafka.init_producer_id": "COORDINATOR_LOAD_IN_PROGRESS",
+    "kafka.commit_transaction": "CONCURRENT_TRANSACTIONS",
+}
+
+
+@pytest.mark.slow
+def test_real_clients_are_refused(onecharge: Session) -> None:
+    """A real client believes the first refusal of each kind, tries again, and what it does is done once."""
+    seen: list[str] = []
+
+    def refuses(effect: Effect) -> str:
+        seen.append(effect.site)
+        return REFUSED.get(effect.site, "") if seen.count(effect.site) == 1 else ""
+
+    with onecharge.lane(topics={"t": 1}) as lane:
+        spare, topic = onecharge.services.kafka.spare.pop(), lane.topics["t"]
+        with Watcher(spare.advertised.number, spare.listens.number, Kafka, refuses) as watcher:
+            address = {"bootstrap.servers": spare.advertised.address}
+            producer = Producer({**address, "transactional.id": topic, "retry.backoff.ms": 20})
+            producer.init_transactions(20)
+            producer.begin_transaction()
+            producer.produce(topic, b"paid", b"order-1")
+            producer.commit_transaction(20)
+            consumer = Consumer(
+                {**address, "group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+            )
+            consumer.subscribe([topic])
+            message = wait_until("the message", lambda: consumer.poll(0.2), Deadline(20))
+            assert message is not None
+            assert message.key() == b"order-1"
+            consumer.commit(message=message, asynchronous=False)
+            assert consumer.poll(0.5) is None
+            consumer.close()
+            del producer  # it would look for its broker
+        onecharge.services.kafka.spare.append(spare)
+    assert not watcher.torn
+    refused = [step for one in watcher.connections for step in one.steps if isinstance(step, Reply)]
+    assert len(refused) == len(REFUSED)
+    done = [site for site, outcome in watcher.outcomes() if outcome == "done"]
+    assert {site: done.count(site) for site in REFUSED} == dict.fromkeys(REFUSED, 1)
