@@ -20,8 +20,10 @@ It is taken for granted that ``standard_conforming_strings`` is on, and that no 
 backslash (as one may be in SJIS, BIG5, GBK, GB18030, UHC and JOHAB); a server reports both settings.
 
 Known residual cases: a "read" may still call anything through a view, a rule, a policy, a cast, an operator, a function
-in the guise of a column (``t.f``), or one that overloads a harmless name with types of its own. A cursor may hold such
-a query too; that of a DECLARE is read like any other. What a prepared statement is, its EXECUTE does not say.
+in the guise of a column (``t.f``), one that overloads a harmless name with types of its own, or one that is named like a
+keyword (``over``, ``by``). What a prepared statement does, or whether it notifies, its EXECUTE does not say.
+
+A COPY or DECLARE whose query is not surely "read" is "write", whatever else it is.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Statement:
     notifies: bool = False
 
 
-_Piece: TypeAlias = tuple[bytes | None, int, int]  # a token, where it begins and where it ends
+_Part: TypeAlias = tuple[list[bytes], int, int]  # tokens, where they begin and where they end
 
 _CACHED: Final = 4096  # texts, of so many bytes at most
 _NAME_LENGTH: Final = 63
@@ -82,21 +84,23 @@ _SPACE: Final = b" \t\n\r\f\v"
 _STRING: Final = rb"'[^']*+(?:''[^']*+)*+'"
 _ESCAPES: Final = rb"'(?:[^'\\]++|\\.|'')*+'"
 _CONTINUED: Final = rb"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]++|--[^\n\r]*+[\n\r])*+"
-_LETTER: Final = rb"A-Za-z_\x80-\xff"
+_LETTERS: Final = rb"A-Za-z_\x80-\xff"
 _TOKEN: Final = re.compile(
     rb"[ \t\n\r\f\v]*+(?:"
-    rb"((?![eE]'|[uU]&\")[%(letter)s][%(letter)s0-9$]*+)"  # a word
-    rb"|([().;])"
-    rb"|((?:[][0-9,:<>=+*%%^~!@#&|`? ]|-(?!-)|/(?!\*)|\$[0-9]++)++)"  # operators and numbers
-    rb"|(%(string)s|[eE]%(escapes)s(?:%(continued)s%(escapes)s)*+(?!%(continued)s'))"
-    rb"|(\"[^\"]*+(?:\"\"[^\"]*+)*+\")"
+    rb"((?:[A-DF-TV-Za-df-tv-z_\x80-\xff]|[eE](?!')|[uU](?!&\"))[%(letters)s0-9$]*+)"
+    rb"|((?:[][0-9,:<>=+*%%^~!@#&|`?]++|\.(?=[0-9])|-(?!-)|/(?!\*)|\$[0-9]++)++)"
+    rb"|(\()"
+    rb"|(\))"
+    rb"|(;)"
+    rb"|(\.|\"[^\"]*+(?:\"\"[^\"]*+)*+\""
+    rb"|%(string)s|[eE]%(escapes)s(?:%(continued)s%(escapes)s)*+(?!%(continued)s'))"
     rb"|(--[^\n\r]*+)"
     rb"|(/\*)"
-    rb"|(\$(?:[%(letter)s][%(letter)s0-9]*+)?\$))"
-    % {b"letter": _LETTER, b"string": _STRING, b"escapes": _ESCAPES, b"continued": _CONTINUED},
+    rb"|(\$(?:[%(letters)s][%(letters)s0-9]*+)?\$))"
+    % {b"letters": _LETTERS, b"string": _STRING, b"escapes": _ESCAPES, b"continued": _CONTINUED},
     re.DOTALL,
 ).match
-_WORD, _MARK, _REST, _QUOTE, _IDENTIFIER, _LINE, _BLOCK, _DOLLAR = range(1, 9)
+_WORD, _REST, _OPEN, _CLOSE, _SEMICOLON, _, _LINE, _BLOCK, _DOLLAR = range(1, 10)
 _BLOCK_ENDS: Final = re.compile(rb"/\*|\*/").finditer
 _COMMITS: Final = re.compile(rb"commit(?![a-z])|(?<![a-z0-9_])call(?![a-z0-9_])", re.IGNORECASE).search
 _SIMPLE: Final = re.compile(rb"[eE]'(?:[^\\\n\r]|\\[\\'])*+").fullmatch
@@ -201,72 +205,63 @@ def statements(text: bytes) -> tuple[Statement, ...] | None:
 
 
 def _statements(text: bytes) -> tuple[Statement, ...] | None:
-    pieces = _lex(text)
-    if pieces is None:
+    parts = _split(text)
+    if parts is None:
         return None
-    pieces.append((b";", len(text), len(text)))
-    found: list[Statement] = []
-    tokens: list[bytes] = []
-    begin, end, depth = -1, 0, 0
-    for token, start, stop in pieces:
-        if token == b";" and not depth:
-            if tokens:
-                statement = _statement(text[begin:end].rstrip(_SPACE), tokens)
-                if statement is None:
-                    return None
-                found.append(statement)
-                tokens = []
-            begin = -1
-            continue
-        if begin < 0:
-            begin = start
-        if token:
-            tokens.append(token)
-            depth += (token == b"(") - (token == b")")
-            if depth < 0:
+    found = []
+    for tokens, begin, end in parts:
+        if tokens:
+            statement = _statement(text[begin:end].strip(_SPACE), tokens)
+            if statement is None:
                 return None
-        if token is not None:
-            end = stop
-    return None if depth else tuple(found) or (Statement(text, "empty"),)
+            found.append(statement)
+    return tuple(found) or (Statement(text, "empty"),)
 
 
 _remembered: Final = functools.lru_cache(_CACHED)(_statements)
 
 
-def _lex(text: bytes) -> list[_Piece] | None:
-    """The tokens, None where one does not end or cannot be.
+def _split(text: bytes) -> list[_Part] | None:
+    """The tokens between semicolons; None where one does not end or cannot be.
 
-    Words are in lower case, operators and numbers all the same comma. Comments are tokens too: None for what ends with
-    its line, behind which nothing may be put, and empty for what is between marks.
+    Words are in lower case, operators and numbers all the same comma. There are no tokens of comments; one at the end
+    is in no part if it ends with its line, as nothing may be put behind it.
     """
-    pieces: list[_Piece] = []
-    at, end = 0, len(text.rstrip(_SPACE))
-    while at < end:
+    parts: list[_Part] = []
+    tokens: list[bytes] = []
+    at = begin = end = depth = 0
+    size = len(text.rstrip(_SPACE))
+    while at < size:
         match = _TOKEN(text, at)
         if match is None:
             return None
-        kind = match.lastindex or 0
-        start, at = match.span(kind)
-        token: bytes | None = match[kind]
+        kind, at = match.lastindex or 0, match.end()
         if kind == _WORD:
-            token = match[kind].lower()
+            tokens.append(match[kind].lower())
         elif kind == _REST:
-            token = b","
+            tokens.append(b",")
+        elif kind == _SEMICOLON and not depth:
+            parts.append((tokens, begin, end))
+            tokens, begin = [], at
         elif kind == _LINE:
-            token = None
-        elif kind == _BLOCK:
-            token, at = b"", _end_of_comment(text, at)
-        elif kind == _DOLLAR:
-            at = text.find(match[kind], at) + len(match[kind])
-            token = text[start:at]
-        if at <= start:
+            continue
+        elif kind >= _BLOCK:
+            at = _end(text, at, match[kind])
+            tokens += [text[match.start(kind) : at]] * (kind == _DOLLAR)
+        else:
+            tokens.append(match[kind])
+            depth += (kind == _OPEN) - (kind == _CLOSE)
+        if depth < 0 or not at:
             return None
-        pieces.append((token, start, at))
-    return pieces
+        end = at
+    return None if depth else [*parts, (tokens, begin, end)]
 
 
-def _end_of_comment(text: bytes, at: int) -> int:
-    """Where the comment ends that began just before `at`, with those in it; 0 for nowhere."""
+def _end(text: bytes, at: int, mark: bytes) -> int:
+    """Where ends what `mark` began just before `at`: a comment, with those in it, or a string; 0 for nowhere."""
+    if mark != b"/*":
+        found = text.find(mark, at)
+        return found + len(mark) if found >= 0 else 0
     depth = 1
     for match in _BLOCK_ENDS(text, at):
         depth += 1 if match[0] == b"/*" else -1
