@@ -20,8 +20,8 @@ It is taken for granted that ``standard_conforming_strings`` is on, and that no 
 backslash (as one may be in SJIS, BIG5, GBK, GB18030, UHC and JOHAB); a server reports both settings.
 
 Known residual cases: a "read" may still call anything through a view, a rule, a policy, a cast, an operator, a function
-in the guise of a column (``t.f``), one that overloads a harmless name with types of its own, or one named like a keyword
-(``over``, ``by``). What a prepared statement does, or whether it notifies, its EXECUTE does not say.
+in the guise of a column (``t.f``), one that overloads a harmless name with types of its own, or one named like a
+keyword (``over``, ``by``). What a prepared statement does, or whether it notifies, its EXECUTE does not say.
 
 A COPY or DECLARE whose query is not surely "read" is "write", whatever else it is.
 """
