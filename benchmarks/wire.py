@@ -4,7 +4,7 @@ added_us                a round trip of SELECT 1 through the wire, less the same
 added_write_us          an autocommitted INSERT: with what it takes to know beforehand that it writes
 added_commit_us         INSERT and COMMIT, likewise; two round trips
 added_http_us           a POST with its reply, over a connection that is kept
-toxiproxy_added_us      SELECT 1 through Toxiproxy, without toxics
+toxiproxy_added_us      SELECT 1 through Toxiproxy, without toxics; _http_ for the POST
 bulk_read_ratio         rows a second of one large SELECT, through the wire over direct
 toxiproxy_read_ratio    the same through Toxiproxy
 produce_ratio           messages a second of 100 bytes, through the wire over direct; a key is looked for in them all
@@ -175,6 +175,7 @@ def summary(medians: dict[str, dict[str, float]]) -> dict[str, float]:
         "added_commit_us": added("commit"),
         "added_http_us": added("http"),
         "toxiproxy_added_us": added("select", "toxiproxy"),
+        "toxiproxy_added_http_us": added("http", "toxiproxy"),
         "bulk_read_ratio": ratio("read"),
         "toxiproxy_read_ratio": ratio("read", "toxiproxy"),
         "produce_ratio": ratio("produce"),

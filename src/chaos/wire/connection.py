@@ -19,6 +19,7 @@ import fcntl
 import struct
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from chaos.wire.messages import Answered, Closed, Noted, Opened, Seen
@@ -38,6 +39,16 @@ _DRAIN_S = 5.0
 _CANCEL_S = 1.0
 _SIOCOUTQNSD = 0x894B
 _RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An effect that was let through: its first name, whether a reply comes, whether its last byte is on its way."""
+
+    point: str
+    site: str
+    answered: bool
+    whole: bool = False
 
 
 class End(asyncio.Protocol):
@@ -223,13 +234,13 @@ class Connection:
         self.requests.other, self.replies.other = self.replies, self.requests
         self.requests.act, self.replies.act = self._request, self._reply
         self.requests.failed = self.replies.failed = self._failed
-        self.requests.rest = self._be_patient
+        self.requests.rest, self.replies.rest = self._be_patient, self.proxy.changed
         self.requests.end, self.replies.end = self._requests_end, self._replies_end
         self.client.out = self.server.into = self.requests
         self.server.out = self.client.into = self.replies
         self.requests.held = True  # until the server is there
         self.client_port = 0
-        self.unanswered: dict[int, tuple[str, str, bool]] = {}  # effects let through: name, site, whether a reply comes
+        self.unanswered: dict[int, _Sent] = {}  # by the effect's number
         self.lost_replies: list[str] = []
         self.frame: Frame | None = None  # the one that a fault is working on
         self.is_cut = False
@@ -302,26 +313,31 @@ class Connection:
 
     def let_through(self, effect: Effect, point: str) -> None:
         """Send the effect on."""
-        self.unanswered[effect.number] = (point, effect.site, effect.answered)
+        self.unanswered[effect.number] = _Sent(point, effect.site, effect.answered)
         if self.link.recorder is not None:
             self.link.recorder.request(self, effect)
         self.server.write(effect.data)
 
     def _delivered(self, number: int) -> None:
-        if number in self.unanswered and not self.unanswered[number][2]:
-            self.member.passed[self.unanswered.pop(number)[1]] += 1
-            self.proxy.changed()
+        sent = self.unanswered.get(number)
+        if sent is not None:
+            sent.whole = True
+            if not sent.answered:
+                del self.unanswered[number]
+                self.member.passed[sent.site] += 1
+                self.proxy.changed()
         if self.frame is not None and self.frame.effect.number == number:
             self.frame.was_delivered()
 
     def _answer(self, answer: Answer) -> None:
-        point, site, _ = self.unanswered.pop(answer.number, ("", "", True))
+        sent = self.unanswered.pop(answer.number, None)
         if self.link.recorder is not None:
             self.link.recorder.reply(self, answer)
         self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome))
-        self.member.passed[site] += 1
+        if sent is not None:
+            self.member.passed[sent.site] += 1
         if self.is_cut:
-            self.lost_replies.append(f"{point} ({answer.outcome})")
+            self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")
         elif self.frame is None or not self.frame.keeps(answer):
             self.client.write(answer.data)
         else:
@@ -402,6 +418,7 @@ class Connection:
     def _forget(self) -> None:
         if self in self.member.connections:
             self.member.connections.discard(self)
+            self.link.connections -= 1
             if self._overdue is not None:
                 self._overdue.cancel()
             for what, times in self.protocol.not_understood.items():
@@ -431,12 +448,13 @@ class Connection:
         """After `cut`: wait until the server has answered what it was given, and end its session."""
 
         def drained() -> bool:
-            return not self.unanswered or self.server.gone or self.replies.finished
+            done = not any(sent.whole for sent in self.unanswered.values())
+            return done or self.server.gone or self.replies.finished
 
         if self.server.transport is not None:
             await self.proxy.until(drained, _DRAIN_S)
             await self.leave()
-        self.lost_replies += [f"{point} (no reply)" for point, _, answered in self.unanswered.values() if answered]
+        self.lost_replies += [f"{sent.point} (no reply)" for sent in self.unanswered.values() if sent.whole]
         self.client.reset()
 
     @property

@@ -68,8 +68,8 @@ class Frame:
 
     async def kill(self) -> None:
         """SIGKILL the worker. On return it is dead and nothing of it is under way anywhere."""
-        landed = await self._proxy.kill(self)
-        self.killed, self._gone = True, True
+        self.killed, landed = await self._proxy.kill(self)
+        self._gone = True
         self.did.append("was ended by SIGKILL" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
 
     async def lose(self, how: str) -> None:
@@ -164,7 +164,7 @@ class Frame:
         """The fault is done with it."""
         connection = self.connection
         connection.frame = None
-        if self.killed or connection.is_cut:
+        if connection.is_cut:
             return
         if not self._sent and not self._gone:
             connection.let_through(self.effect, self.points[0])

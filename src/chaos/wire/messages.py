@@ -107,6 +107,12 @@ class Look(_Message, frozen=True):
     addresses: tuple[str, ...]
 
 
+class Count(_Message, frozen=True):
+    """How much is under way? The answer is the number of connections, and that of tasks."""
+
+    number: int
+
+
 class Carried(_Message, frozen=True):
     """An order was carried out, or why not."""
 
@@ -114,7 +120,7 @@ class Carried(_Message, frozen=True):
     error: str = ""
 
 
-Command: TypeAlias = OpenLink | Enlist | Started | Cut | Bury | Arm | Disarm | Name | Look | Carried
+Command: TypeAlias = OpenLink | Enlist | Started | Cut | Bury | Arm | Disarm | Name | Look | Count | Carried
 
 # -- answers and events --------------------------------------------------------------------------------------------
 

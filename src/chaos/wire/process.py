@@ -18,6 +18,7 @@ from chaos.wire.messages import (
     Bury,
     Carried,
     Command,
+    Count,
     Cut,
     Disarm,
     Done,
@@ -109,6 +110,8 @@ class Conversation(asyncio.Protocol):
                 proxy.disarm()
             case Name(_, key, alias):
                 proxy.points.name(key, alias)
+            case Count():
+                return tuple(map(str, proxy.count()))
             case Look(_, addresses):
                 real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
                 return tuple(

@@ -64,6 +64,7 @@ class Link:
     def __init__(self, proxy: Proxy, told: OpenLink) -> None:
         self.worker, self.protocol, self.host, self.port = told.worker, told.protocol, told.host, told.port
         self.listens = told.listens
+        self.connections = 0
         self.recorder = Recorder(Path(told.record), told.key) if told.record else None
         self._proxy = proxy
         self._socket = socket.create_server(("127.0.0.1", told.listens), backlog=1024)
@@ -117,6 +118,7 @@ class Proxy:
             connection.close()
             return
         self._connections += 1
+        link.connections += 1
         made = Connection(self, link, member, self._connections)
         member.connections.add(made)
         self._start(made.open(connection))
@@ -125,6 +127,10 @@ class Proxy:
         """Whether the wire stands at an address for this worker."""
         ports = {link.listens for link in self.links if link.worker == worker and link.protocol == "kafka"}
         return lambda host, port: host in {"127.0.0.1", "localhost"} and port in ports
+
+    def count(self) -> tuple[int, int]:
+        """Connections that are there, and tasks that are at work."""
+        return sum(link.connections for link in self.links), len(self._tasks)
 
     # -- what is done to them ------------------------------------------------------------------------------------
 
@@ -166,19 +172,19 @@ class Proxy:
         finally:
             frame.release()
 
-    async def kill(self, frame: Frame) -> list[str]:
-        """Kill the worker of this frame; what had been delivered and lost its reply."""
+    async def kill(self, frame: Frame) -> tuple[bool, list[str]]:
+        """Kill the worker of this frame; whether it was all of it, and what had been delivered and lost its reply."""
         member = frame.connection.member
-        if member.whole_group:
+        pid = 0 if member.whole_group else owner(frame.connection.client_port, member.pid)
+        if pid in {0, member.pid}:
             self.cut(member.label)
             await self.order("kill", frame)
-            return await self.bury(member.label)
-        pid = owner(frame.connection.client_port, member.pid)
+            return True, await self.bury(member.label)
         theirs = [one for one in member.connections if owner(one.client_port, member.pid) == pid]
         for connection in theirs:
             connection.cut()
         await self.order("kill", frame, pid)
-        return await self._bury(theirs)
+        return False, await self._bury(theirs)
 
     def cut(self, label: str) -> None:
         """Let nothing more of a worker through."""

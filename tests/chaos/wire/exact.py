@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import confluent_kafka.admin
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer
 
 from chaos import Worker
 from chaos.waiting import Deadline
+from chaos.wire import messages
 from tests.chaos.wire import exact_workers
 from tests.chaos.wire.rig import Rig
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chaos import Lane, Session
+    from chaos.workers.supervisor import Process
 
 SCHEMA = "CREATE TABLE landed (tag text, sender int, n int)"
 SITES = {
@@ -39,12 +42,19 @@ class Landed:
     requests: int = 0
     sessions: int = 0
     effects: int = 0
-    late: list[str] = field(default_factory=list)
+
+    @property
+    def late(self) -> int:
+        """Everything that landed after its fault had fired."""
+        return self.rows + self.messages + self.requests + self.sessions
 
 
-def kills(session: Session, run: Callable[[], None], count: int, seed: int = 1) -> Landed:
-    """Kill a worker that sends over four connections, at a random effect, again and again; what landed afterwards."""
-    dice, landed = random.Random(seed), Landed(kills=count)
+def kills(session: Session, run: Callable[[], None], count: int, *, naive: bool = False) -> Landed:
+    """Kill a worker that sends over four connections, at a random effect, again and again; what landed afterwards.
+
+    A `naive` kill is what it sounds like: SIGKILL when the effect is seen, and nothing else.
+    """
+    dice, landed = random.Random(1), Landed(kills=count)
     at: dict[str, float] = {}
     rows: dict[str, int] = {}
     with session.lane(schema=SCHEMA, topics={"burst": 1}) as lane:
@@ -55,11 +65,12 @@ def kills(session: Session, run: Callable[[], None], count: int, seed: int = 1) 
             tag = f"tag-{number:05}"
             env = {"TAG": tag, "TOPIC": "{topics[burst]}", "HTTP_URL": psp.url}
             site, nth = dice.choice(SITES[run]), dice.randint(1, 40)
-            rig.arm(f"burst/{site}#{nth}:{dice.choice(['crash-before', 'crash-after'])}")
+            fault = dice.choice(["crash-before", "crash-after"])
+            rig.arm("" if naive else f"burst/{site}#{nth}:{fault}")
             rig.lane.links.enlist("burst.0", "burst", 0)
             process = lane.start(Worker("burst", run, env=env), wired=True)
             rig.processes["burst.0"] = process
-            at[tag] = rig.fired().at
+            at[tag] = _killed(rig, process, f"burst~0/{site}#{nth}") if naive else rig.fired().at
             [(rows[tag], sessions)] = lane.execute(
                 "SELECT (SELECT count(*) FROM landed WHERE tag = %s),"
                 " (SELECT count(*) FROM pg_stat_activity WHERE application_name = %s)",
@@ -69,12 +80,18 @@ def kills(session: Session, run: Callable[[], None], count: int, seed: int = 1) 
         rig.disarm()
         final = dict(lane.execute("SELECT tag, count(*) FROM landed GROUP BY tag"))
         landed.rows = sum(final.get(tag, 0) - rows[tag] for tag in rows)
-        sent = list(messages(lane, "burst"))
+        sent = list(produced(lane, "burst"))
         asked = [(record.key, json.loads(record.text)["at"]) for key in at for record in psp.ledger.of(key)]
         landed.messages = sum(when > at[tag] for tag, when in sent)
         landed.requests = sum(when > at[tag] for tag, when in asked)
         landed.effects = sum(final.values()) + len(sent) + len(asked)
     return landed
+
+
+def _killed(rig: Rig, process: Process, point: str) -> float:
+    rig.wait(point, lambda: any(point in one.points for one in rig.all(messages.Seen)))
+    process.kill()
+    return time.time()
 
 
 def use_append_time(lane: Lane, topic: str) -> None:
@@ -87,7 +104,7 @@ def use_append_time(lane: Lane, topic: str) -> None:
         changed.result()
 
 
-def messages(lane: Lane, topic: str) -> Iterator[tuple[str, float]]:
+def produced(lane: Lane, topic: str) -> Iterator[tuple[str, float]]:
     """Key and time of append, in seconds, of every message of a topic."""
     settings = {"bootstrap.servers": lane.kafka, "group.id": "reader", "enable.auto.commit": False}
     consumer = Consumer(settings)

@@ -131,5 +131,6 @@ def sink() -> None:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 1024
 
     Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

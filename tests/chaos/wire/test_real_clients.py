@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_script(onecharge: Session, name: str) -> None:
-    """The wire names each effect of each program, finds the key in it, and the servers hold exactly what they should."""
+    """The wire names each effect of each program, finds its key, and the servers hold exactly what they should."""
     services = {effect.site.partition(".")[0] for effect in EXPECTED[name]}
     schema = "CREATE TABLE effects (key text, note text)" if "postgres" in services else None
     topics = {"t": 1} if "kafka" in services else None
@@ -112,7 +112,7 @@ def test_script(onecharge: Session, name: str) -> None:
 
 
 def check_effects(rig: Rig, name: str) -> None:
-    """Each effect was named by its site, in order, and by the key where that is in it; each was done; all was understood."""
+    """Each effect was named by its site, in order, and by the key if that is in it; all were done and understood."""
     outcomes = {(one.connection, one.effect): one.outcome for one in rig.all(Answered)}
     seen = [one for one in rig.all(Seen) if outcomes[one.connection, one.effect] != "refused"]
     named = [
