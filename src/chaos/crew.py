@@ -117,7 +117,7 @@ class Armed:
         self._counts[arrival] += 1
         self.note(f"{member.name}/{site}#{self._counts[arrival]}")
         self._sites.add(f"{member.worker.name}/{site}")
-        for number, fault in self._waiting.items():
+        for number, fault in list(self._waiting.items()):
             point = (fault.worker, fault.incarnation, fault.site)
             if point == arrival and not fault.key and fault.nth == self._counts[arrival]:
                 self.took_place(number)
