@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from chaos.errors import ChaosError, ProcessDied
@@ -31,7 +32,7 @@ from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
     from chaos.lane import Lane, Worker
@@ -95,7 +96,8 @@ class Member:
 class Armed:
     """A schedule while it is armed: what has arrived, what has fired, what happened."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, unwired: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._unwired = unwired
         self.fired: list[Fired] = []
         self.events: list[tuple[float, str]] = []
         self.held = 0
@@ -146,6 +148,8 @@ class Armed:
         sites = ", ".join(sorted(self._sites))
         seen = f"arrivals were seen at {sites}" if sites else "no arrival was seen anywhere"
         missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting.values()]
+        services = {fault.site.partition(".")[0] for fault in self._waiting.values()}
+        missed += [self._unwired[service] for service in sorted(services & self._unwired.keys())]
         return missed + self.troubles + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])
 
 
@@ -229,7 +233,7 @@ class Crew:
     @contextlib.contextmanager
     def armed(self, schedule: Schedule) -> Iterator[Armed]:
         """Have the schedule's faults carried out at their points, for as long as this lasts."""
-        armed = Armed(schedule)
+        armed = Armed(schedule, self._lane.links.unwired)
         wire = self._lane.links.wire
         with self._lane.supervisor.changing():
             for member in self._members.values():
