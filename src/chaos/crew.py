@@ -106,6 +106,7 @@ class Armed:
         self.faults = dict(enumerate(schedule.faults))
         self._waiting = dict(self.faults)
         self._sites: set[str] = set()
+        self._open: dict[tuple[int, int], str] = {}  # effects that no server has replied to yet
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
     @property
@@ -132,12 +133,19 @@ class Armed:
         """A fault is waited for no longer."""
         self._waiting.pop(number, None)
 
-    def seen(self, points: Sequence[str]) -> None:
-        """An effect on the wire."""
-        for point in points:
+    def seen(self, event: messages.Seen) -> None:
+        """An effect is on the wire."""
+        for point in event.points:
             worker, _, site = point.rpartition("#")[0].partition("/")
             self._sites.add(f"{worker.partition('~')[0]}/{site}")
-        self.note(" = ".join(points))
+        self._open[event.connection, event.effect] = event.points[0]
+        self.note(" = ".join(event.points))
+
+    def answered(self, event: messages.Answered) -> None:
+        """Its server has replied."""
+        point = self._open.pop((event.connection, event.effect), None)
+        if point is not None:
+            self.note(f"{point} {event.outcome}")
 
     def note(self, text: str) -> None:
         """Something happened."""
@@ -289,7 +297,10 @@ class Crew:
             elif isinstance(event, messages.Seen):
                 self._last_arrival = time.monotonic()
                 if armed is not None:
-                    armed.seen(event.points)
+                    armed.seen(event)
+            elif isinstance(event, messages.Answered):
+                if armed is not None:
+                    armed.answered(event)
             elif armed is not None:
                 self._took_place(event, armed)
 
