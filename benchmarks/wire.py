@@ -115,7 +115,7 @@ def paths(session: Session, lane: Lane) -> Iterator[dict[str, tuple[str, str, st
     links.wire.do(lambda number: messages.Arm(number, ()))
     links.wire.do(lambda number: messages.Name(number, "7c9e6679f7424e0bb2b0d9f4a7f2a9c1", "key-1"))
     through = (links.postgres("benchmark"), links.kafka("benchmark"), links.translate("benchmark", sink.url))
-    listener = links._kafka.spare[0]  # noqa: SLF001 - Toxiproxy has to stand at one too
+    listener = session.services.kafka.spare[0]  # Toxiproxy has to stand at one too
     postgres, web = lease_port(), lease_port()
     address = lane.postgres.rpartition("@")[2].partition("/")[0]
     for name, listens, upstream in (

@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chaos.armed import Fired
     from chaos.conditions import Condition, group_drained, no_rows
-    from chaos.crew import Fired
     from chaos.drill import Run, Verdict
     from chaos.errors import (
         ChaosError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "chaos.conditions": ("Condition", "group_drained", "no_rows"),
-    "chaos.crew": ("Fired",),
+    "chaos.armed": ("Fired",),
     "chaos.drill": ("Run", "Verdict"),
     "chaos.errors": (
         "ChaosError",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chaos.crew import Armed, Fired
+    from chaos.armed import Armed, Fired
     from chaos.invariants import Ledger, Record, Violation
     from chaos.lane import Lane
     from chaos.schedule import Schedule

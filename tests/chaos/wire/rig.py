@@ -7,7 +7,7 @@ import signal
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from chaos.crew import armed_fault
+from chaos.armed import armed_fault
 from chaos.schedule import Schedule
 from chaos.waiting import Deadline
 from chaos.wire import messages
