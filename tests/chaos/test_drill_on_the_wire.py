@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chaos import ChaosError, ProcessDied, System, UnknownName, Worker, one_effect_per_key
+from chaos.waiting import Deadline, wait_until
 from tests.chaos.wire import exact_workers, wire_workers
 from tests.fix_pipeline import thin_pipeline
 
@@ -36,7 +37,8 @@ def sly(onecharge: Session) -> Iterator[System]:
 
 
 def post(run: Run, sink: Trusted) -> None:
-    """Have one effect."""
+    """Have one effect, when the worker has gone around."""
+    wait_until("the worker to connect", run.lane.links.around, Deadline(10))
     key = run.new_key()
     with urllib.request.urlopen(sink.url, b'{"tag": "%s", "n": 1}' % key.encode()):  # noqa: S310 - our own
         run.accept(key)

@@ -245,7 +245,8 @@ class Kafka:
         elif api == _SASL_HANDSHAKE and version == 0:
             raise _Lost("SASL handshake v0: the frames after it have no headers")
         elif not knows(api, version):
-            self.not_understood[f"{NAMES[api]} v{version}"] += 1
+            if api in EFFECTS or api in _BROKERS:  # a new version of the others is nothing to us
+                self.not_understood[f"{NAMES[api]} v{version}"] += 1
         elif api in EFFECTS:
             self._first = False
             return 4 + size, True
