@@ -20,6 +20,9 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("!i", len(body) + 4) + body
 
 
+FORGET: Final = message(b"C", b"S\0")
+"""Close of the unnamed statement, which a simple Query would have ended."""
+
 COPY_FAIL: Final = message(b"f", b"the client has gone\0")
 
 
@@ -31,6 +34,11 @@ def run(statement: bytes) -> bytes:
         + message(b"D", b"P\0")
         + message(b"E", b"\0\0\0\0\0")
     )
+
+
+def query(text: bytes) -> bytes:
+    """A simple Query."""
+    return message(b"Q", text + b"\0")
 
 
 def ask(number: int) -> bytes:
@@ -50,11 +58,19 @@ def error(sqlstate: str, text: str) -> bytes:
     return message(b"E", b"".join(field + b"\0" for field in fields) + b"\0")
 
 
+def _fields(body: bytes) -> dict[bytes, str]:
+    return {field[:1]: field[1:].decode(errors="replace") for field in body.split(b"\0") if field}
+
+
+def is_fatal(body: bytes) -> bool:
+    """Whether the session ends with this ErrorResponse."""
+    fields = _fields(body)
+    return fields.get(b"V", fields.get(b"S", "")) in {"FATAL", "PANIC"}
+
+
 def is_unclear(body: bytes) -> bool:
     """Whether what an ErrorResponse ended may have happened all the same."""
-    fields = {field[:1]: field[1:].decode(errors="replace") for field in body.split(b"\0") if field}
-    fatal = fields.get(b"V", fields.get(b"S", "")) in {"FATAL", "PANIC"}
-    return fatal or fields.get(b"C", "").startswith(_UNCLEAR)
+    return is_fatal(body) or _fields(body).get(b"C", "").startswith(_UNCLEAR)
 
 
 def strings(body: bytes, count: int) -> tuple[list[bytes], int]:
