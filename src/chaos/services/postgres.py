@@ -42,6 +42,7 @@ _SETTINGS = {
     "wal_level": "logical",
     "max_replication_slots": "32",
     "max_wal_senders": "32",
+    "max_prepared_transactions": "16",
     # Files in the data directory, not segments in /dev/shm that would outlive a kill.
     "dynamic_shared_memory_type": "mmap",
     "shared_buffers": "64MB",

@@ -32,7 +32,8 @@ Requests for encryption are answered no, so that clients who merely prefer it go
 Known limits: a view over a function that writes is taken for a read where there is no FROM to be seen. COMMIT in a
 pipeline cannot be refused. A statement fetched through a cursor is taken for a read. A text that commits twice, or goes
 on after its COMMIT, is one effect, when it arrives. A function that only takes from a sequence has now and then an id,
-and is an effect then. ``current_query()`` in a text that ends with COMMIT does not show that.
+and is an effect then. ``current_query()`` in a text that ends with COMMIT does not show that. A simple Query in a batch
+of the extended protocol is taken for its end, but new servers commit at the Sync all the same.
 """
 
 from __future__ import annotations
@@ -142,6 +143,8 @@ class Postgres(Queries):
     def replies(self, data: bytes) -> Iterator[Step]:
         """What to do with bytes from the server. Empty data: the server has closed its side."""
         if self._raw or not data:
+            if not self._raw:
+                yield from self._replies.end()
             self._raw = True
             yield from self._replies.close()
             if data:
@@ -158,7 +161,7 @@ class Postgres(Queries):
     def outstanding(self) -> int:
         """Replies that are expected; an effect that was said is one of them."""
         apart = {"", "the end of a COPY", "a confirmation"}  # the COPY itself is expected
-        return len(self._session.expected) + (self._holds not in apart)
+        return len(self._session.expected) - self._session.streaming + (self._holds not in apart)
 
     @property
     def cancel_request(self) -> bytes:
@@ -301,7 +304,12 @@ class Postgres(Queries):
         if session.predicted != b"I" and session.status != b"E":
             yield from self._inquire(FLUSH)
             if self._has_written():
-                yield from self._say(COMMITS[statement.kind], "part of a pipeline", self._whole, expect)
+                yield from self._effect(COMMITS[statement.kind], "part of a pipeline", self._whole)
+                number = self._number
+                self._went_on()
+                expect(number)
+                yield from self._insert(FLUSH)  # or its reply may wait for what is behind it
+                yield Delivered(number)
                 self._begin_unit()
                 return
         expect(0)
@@ -311,7 +319,7 @@ class Postgres(Queries):
     def _at_once(self, statement: Statement, expect: Callable[[int], Expected]) -> Iterator[Step]:
         """An effect together with the Sync behind it, which commits the rest of it; it waits for that a little."""
         session = self._session
-        yield from self._settled(all_of_it=False)
+        yield from self._settled(all_of_it=True)
         if session.status != b"I" or session.predicted != b"I" or session.skipping:
             self._executed = True
             expect(0)

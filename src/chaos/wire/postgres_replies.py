@@ -95,6 +95,12 @@ class Replies:
         if not session.keeping:
             yield from self.let_go()
 
+    def end(self) -> Iterator[Step]:
+        """The server says nothing more; an error may have been its last word to an effect."""
+        head = self._session.expected[0] if self._session.expected else None
+        if head is not None and head.number and head.error:
+            yield from self._end(head)
+
     def close(self) -> Iterator[Step]:
         """What is left when no more will come, or nothing is understood any more."""
         self._pass_on(self._rest)

@@ -183,7 +183,7 @@ _HARMLESS: Final = frozenset(
     b" pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_wal_lsn_diff pg_blocking_pids pg_typeof"
     b" inet_client_addr inet_client_port inet_server_addr inet_server_port txid_current txid_current_if_assigned"
     b" txid_current_snapshot txid_status pg_current_xact_id pg_current_xact_id_if_assigned pg_current_snapshot"
-    b" pg_xact_status currval lastval"
+    b" pg_xact_status currval lastval nextval"
     b" pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared pg_advisory_unlock"
     b" pg_advisory_unlock_shared pg_advisory_unlock_all pg_advisory_xact_lock pg_advisory_xact_lock_shared"
     b" pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared hashtext hashtextextended"

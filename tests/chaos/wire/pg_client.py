@@ -7,13 +7,15 @@ import struct
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from chaos.wire.postgres_messages import FLUSH, SYNC, message
+from chaos.wire.postgres_messages import CANCEL, FLUSH, SYNC, message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
 Message: TypeAlias = tuple[str, bytes]
+Exchange: TypeAlias = tuple[bytes, str]
+"""What is sent, and up to which messages of the server is read then."""
 
 WITHIN_S = 20.0
 H, S = FLUSH, SYNC
@@ -65,6 +67,16 @@ def run(text: str, *values: bytes | None) -> bytes:
 def data(text: str | bytes) -> bytes:
     """CopyData."""
     return message(b"d", text.encode() if isinstance(text, str) else text)
+
+
+def simple(*texts: str) -> list[Exchange]:
+    """Queries, one after the other."""
+    return [(query(text), "Z") for text in texts]
+
+
+def extended(*parts: bytes) -> list[Exchange]:
+    """One batch, ended by a Sync."""
+    return [(b"".join(parts) + S, "Z")]
 
 
 class Client:
@@ -129,6 +141,14 @@ class Client:
             if not more:
                 raise EOFError
             self._in += more
+
+
+def cancel(url: str, key: bytes) -> bytes:
+    """Ask for the end of what a session does; what the server says to that, which should be nothing."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 5432), timeout=WITHIN_S) as asking:
+        asking.sendall(struct.pack("!iI", 8 + len(key), CANCEL) + key)
+        return asking.recv(1)
 
 
 def fields(body: bytes) -> dict[str, str]:

