@@ -37,11 +37,13 @@ class Armed:
         self._unwired = unwired
         self.fired: list[Fired] = []
         self.events: list[tuple[float, str]] = []
-        self.held = 0
+        self.number = 0  # the wire's for this arming
+        self.held = 0  # workers that were stopped for good and are not back
         self.failure: BaseException | None = None
         self.troubles: list[str] = []
         self.faults = dict(enumerate(schedule.faults))
         self._waiting = dict(self.faults)
+        self._working: set[int] = set()
         self._sites: set[str] = set()
         self._open: dict[tuple[int, int], str] = {}  # effects that no server has replied to yet
         self._counts: Counter[tuple[str, int, str]] = Counter()
@@ -49,7 +51,12 @@ class Armed:
     @property
     def done(self) -> bool:
         """Every fault has fired and its worker is back."""
-        return not self._waiting and not self.held
+        return not self._waiting and not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """A fault is at work, or a worker on its way back."""
+        return bool(self._working or self.held)
 
     def arrived(self, member: Member, site: str) -> Fault | None:
         """Count an arrival; the fault to carry out there, if any."""
@@ -60,15 +67,22 @@ class Armed:
         for number, fault in list(self._waiting.items()):
             point = (fault.worker, fault.incarnation, fault.site)
             if point == arrival and not fault.key and fault.nth == self._counts[arrival]:
-                self.took_place(number)
+                self.over(number)
                 if fault.action == CRASH_BEFORE:
                     return fault
                 self.troubles.append(f"{fault} was reached at a checkpoint, where only {CRASH_BEFORE} can be done")
         return None
 
-    def took_place(self, number: int) -> None:
-        """A fault is waited for no longer."""
+    def reached(self, number: int) -> None:
+        """A fault of the wire has begun its work."""
         self._waiting.pop(number, None)
+        self._working.add(number)
+
+    def over(self, number: int) -> Fault | None:
+        """A fault is waited for no longer, and has nothing more to do."""
+        self._waiting.pop(number, None)
+        self._working.discard(number)
+        return self.faults.get(number)
 
     def seen(self, event: messages.Seen) -> None:
         """An effect is on the wire."""
@@ -84,6 +98,11 @@ class Armed:
         if point is not None:
             self.note(f"{point} {event.outcome}")
 
+    def trouble(self, text: str) -> None:
+        """Something that makes the verdict unknown, said once."""
+        if text not in self.troubles:
+            self.troubles.append(text)
+
     def note(self, text: str) -> None:
         """Something happened."""
         self.events.append((time.time(), text))
@@ -94,6 +113,7 @@ class Armed:
         seen = f"arrivals were seen at {sites}" if sites else "no arrival was seen anywhere"
         missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting.values()]
         services = {fault.site.partition(".")[0] for fault in self._waiting.values()}
+        missed += [f"{self.faults[number]} was still at work" for number in sorted(self._working)]
         missed += [self._unwired[service] for service in sorted(services & self._unwired.keys())]
         return missed + self.troubles + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])
 

@@ -1,10 +1,10 @@
 """The workers of a running system: who arrives where, who is killed there, and how they come back.
 
-Three threads meet here. The supervisor's hub hears a worker arrive at a checkpoint and lets it go on or holds it, and
-hears what the wire says. A recovery thread carries out what the wire orders, kills what is held at a checkpoint, and
-starts the next incarnation; it is a thread of its own because a workload may be waiting for the very worker that died.
-The drill's thread arms schedules and looks at what became of them. Whatever they share is changed under the
-supervisor's lock.
+Four threads meet here. The supervisor's hub hears a worker arrive at a checkpoint and lets it go on or holds it, and
+hears what the wire says. One thread kills what is held at a checkpoint and starts next incarnations; it is a thread of
+its own because a workload may be waiting for the very worker that died. Another carries out what the wire orders, which
+may be about a worker that is just being started. The drill's thread arms schedules and looks at what became of them.
+Whatever they share is changed under the supervisor's lock.
 
 What makes a kill count: the process that arrived is gone, by our SIGKILL and nothing else, and from the moment it was
 held nothing more of that worker was let go on, nor through: its links were cut before it was killed, and what it had
@@ -42,10 +42,11 @@ _DEATH_S = 1.0
 _QUIET_S = 0.02
 _RESTLESS_S = 0.2
 _BLIND = {
-    "raw": "what this connection did could not be seen",
-    "astray": "the wire broke the connection off",
-    "broken": "so nothing that it says counts",
+    "raw": "what its connection did could not be seen",
+    "astray": "the wire broke its connection off",
+    "broken": "nothing that the wire says of it counts",
 }
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Member:
     held: int = 0  # faults that have stopped it and from which it is not back yet
     doomed: bool = False  # stopped at a point and not killed yet: nothing more of it counts or goes on
     told: bool = False  # a drill has said that this process ended by itself
+    started: int = -1  # the incarnation that `process` is
 
     process: Process = field(init=False)
 
@@ -76,7 +78,29 @@ class Member:
     @property
     def died(self) -> bool:
         """Whether it ended by itself."""
-        return self.process.exit is not None and not self.held
+        return self.started >= 0 and self.process.exit is not None and not self.held
+
+
+class _Errands:
+    """A thread that does what it is given, one after the other, until it is closed. What it is given must not raise."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def add(self, errand: Callable[[], None]) -> None:
+        """Have it done, soon."""
+        self._queue.put(errand)
+
+    def close(self) -> None:
+        """Return when all was done."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (errand := self._queue.get()) is not None:
+            errand()
 
 
 class Crew:
@@ -87,20 +111,18 @@ class Crew:
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
         self._armed: Armed | None = None
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._around: set[str] = set()  # said once
+        self._recovery = _Errands("onecharge-recovery")
+        self._orders = _Errands("onecharge-orders")
 
     def __enter__(self) -> Self:
-        self._recovery = threading.Thread(target=self._recover, name="onecharge-recovery", daemon=True)
-        self._recovery.start()
         self._lane.listen(self._arrive)
         try:
             self._lane.links.wire.hear = self._heard
             for worker in self._workers:
                 for replica in range(worker.replicas):
                     member = Member(worker, replica)
-                    self._start(member)
                     self._members[member.key] = member
+                    self._start(member)
             for member in self._members.values():
                 self._require_listening(member)
         except BaseException:
@@ -109,11 +131,12 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._work.put(None)
-        self._recovery.join()
+        self._recovery.close()
+        self._orders.close()
         self._lane.listen(None)
         for member in self._members.values():
-            member.process.kill()
+            if member.started >= 0:
+                member.process.kill()
 
     # -- what a drill asks ---------------------------------------------------------------------------------------
 
@@ -165,14 +188,22 @@ class Crew:
             for member in self._members.values():
                 member.base = member.incarnation
             self._armed = armed
-        wire.do(lambda number: messages.Arm(number, tuple(map(armed_fault, schedule.faults))))
+
+        def arm(number: int) -> messages.Arm:
+            armed.number = number
+            return messages.Arm(number, tuple(map(armed_fault, schedule.faults)))
+
+        wire.do(arm)
         try:
             yield armed
+            for text in self._lane.links.unseen():
+                armed.trouble(text)
         finally:
-            self._look_around(armed)
-            wire.do(messages.Disarm)
-            with self._lane.supervisor.changing():
-                self._armed = None
+            try:
+                wire.do(messages.Disarm)
+            finally:
+                with self._lane.supervisor.changing():
+                    self._armed = None
             # A worker held at its point is killed and brought back before anybody goes on.
             deadline = Deadline(_START_S)
             if not self._lane.supervisor.wait_for(lambda: not armed.held, deadline) and armed.failure is None:
@@ -197,7 +228,7 @@ class Crew:
             member.held += 1
             member.doomed = True
             armed.held += 1
-        self._work.put(functools.partial(self._crash, member, fault, armed, pid))
+        self._recovery.add(functools.partial(self._crash, member, fault, armed, pid))
         return False
 
     def _heard(self, event: messages.Event) -> None:
@@ -205,68 +236,76 @@ class Crew:
         with self._lane.supervisor.changing():
             armed = self._armed
             if isinstance(event, messages.Order):
-                member = self._members[event.worker]
-                if event.what == "kill" and event.pid in {0, member.process.pid}:
-                    member.doomed = True
-                    member.held += 1
-                    if armed is not None:
-                        armed.held += 1
-                self._work.put(functools.partial(self._carry_out, member, event, armed))
+                self._ordered(event, armed)
+            elif armed is None:
+                return
             elif isinstance(event, messages.Seen):
                 self._last_arrival = time.monotonic()
-                if armed is not None:
-                    armed.seen(event)
+                armed.seen(event)
             elif isinstance(event, messages.Answered):
-                if armed is not None:
-                    armed.answered(event)
-            elif armed is not None:
-                self._took_place(event, armed)
+                armed.answered(event)
+            elif isinstance(event, messages.Noted):
+                armed.note(f"{event.worker} {event.kind}: {event.text}")
+                if event.kind in _BLIND:
+                    armed.trouble(f"{event.worker}: {_BLIND[event.kind]}: {event.text}")
+            elif isinstance(event, messages.Reached | messages.Fired | messages.Failed):
+                self._fault(event, armed)
 
-    def _took_place(self, event: messages.Event, armed: Armed) -> None:
+    def _ordered(self, order: messages.Order, armed: Armed | None) -> None:
+        member = self._members[order.worker]
+        whole = order.what == "kill" and not order.pid
+        if member.doomed or order.life != member.incarnation or (whole and armed is None):
+            refuse = functools.partial(self._lane.links.wire.carried, order.order, f"{member.name} is dying already")
+            self._orders.add(refuse)
+            return
+        if whole and armed is not None:
+            member.doomed = True
+            member.held += 1
+            armed.held += 1
+        self._orders.add(functools.partial(self._carry_out, member, order, armed, taken=whole))
+
+    def _fault(self, event: messages.Reached | messages.Fired | messages.Failed, armed: Armed) -> None:
+        if event.armed != armed.number:
+            return
+        if isinstance(event, messages.Reached):
+            armed.reached(event.fault)
+            return
+        fault, member = armed.over(event.fault), self._members[event.worker]
         if isinstance(event, messages.Fired):
-            done = Fired(str(armed.faults[event.fault]), self._members[event.worker].name, event.what)
-            armed.fired.append(done)
-            armed.note(str(done))
-            armed.took_place(event.fault)
-            if event.killed:
-                self._work.put(functools.partial(self._bring_back, self._members[event.worker], armed))
-        elif isinstance(event, messages.Failed):
-            armed.troubles.append(f"{armed.faults[event.fault]} was reached and not carried out: {event.reason}")
-            armed.took_place(event.fault)
-        elif isinstance(event, messages.Noted):
-            armed.note(f"{event.worker} {event.kind}: {event.text}")
-            if event.kind in _BLIND:
-                armed.troubles.append(f"{event.worker}, {_BLIND[event.kind]}: {event.text}")
+            armed.fired.append(Fired(str(fault), member.name, event.what))
+            armed.note(str(armed.fired[-1]))
+        else:
+            armed.trouble(f"{fault} was reached and not carried out: {event.reason}")
+        if event.killed:
+            self._recovery.add(functools.partial(self._bring_back, member, armed))
 
-    def _look_around(self, armed: Armed) -> None:
-        for who in set(self._lane.links.around()) - self._around:
-            armed.troubles.append(f"{who}: connected directly, around the wire, where no effect is seen")
-
-    def _recover(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-    def _carry_out(self, member: Member, order: messages.Order, armed: Armed | None) -> None:
+    def _carry_out(self, member: Member, order: messages.Order, armed: Armed | None, *, taken: bool) -> None:
         """What the wire cannot do exactly: only the keeper knows that a pid is still the process that it started."""
         error = ""
         try:
-            if order.what != "kill":
-                number = signal.SIGSTOP if order.what == "stop" else signal.SIGCONT
-                error = "" if member.process.signal(number) else f"{member.name} had ended"
-            elif order.pid in {0, member.process.pid}:
-                member.process.kill()
-                self._require_killed(member, member.process.pid)
-            else:
-                self._kill_one(order.pid)
+            process = self._started(member, order.life)
+            if taken:
+                process.kill()
+                self._require_killed(member, process.pid)
+            elif order.pid:
+                os.kill(order.pid, _SIGNALS[order.what])
+                if order.what == "kill":
+                    gone = Deadline(_DEATH_S)
+                    wait_until(f"process {order.pid} to be gone", lambda: not _alive(order.pid), gone, every=0.001)
+            elif not process.signal(_SIGNALS[order.what]):
+                error = f"{member.name} had ended"
         except BaseException as failure:  # noqa: BLE001 - handed to the drill, which waits for it
             error = str(failure)
             if armed is not None:
                 armed.failure = failure
-        self._lane.links.wire.carried(order.order, error)
+        self._lane.links.wire.carried(order.order, error, taken=taken)
 
-    def _kill_one(self, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        wait_until(f"process {pid} to be gone", lambda: not _alive(pid), Deadline(_DEATH_S), every=0.001)
+    def _started(self, member: Member, life: int) -> Process:
+        """The process of that incarnation; its effects may be faster than the news that it runs."""
+        deadline = Deadline(_START_S)
+        if not self._lane.supervisor.wait_for(lambda: member.started == life, deadline):
+            raise deadline.missed(f"{member.name} to be started", "starting")
+        return member.process
 
     def _crash(self, member: Member, fault: Fault, armed: Armed, pid: int) -> None:
         """Kill who waits at a checkpoint, and bring it back."""
@@ -322,11 +361,13 @@ class Crew:
         modules = sorted({call.partition(":")[0] for call in calls})
         worker, links = member.worker, self._lane.links
         whole_group, incarnation = worker.kill == "group", member.incarnation - member.base
-        links.enlist(member.key, worker.name, incarnation, whole_group=whole_group)
-        member.process = self._lane.start(
+        links.enlist(member.key, worker.name, incarnation, life=member.incarnation, whole_group=whole_group)
+        process = self._lane.start(
             worker, replica=member.replica, incarnation=member.incarnation, preload=modules, wired=True
         )
-        links.started(member.key, member.process.pid)
+        with self._lane.supervisor.changing():
+            member.process, member.started = process, member.incarnation
+        links.started(member.key, process.pid)
 
     def _require_listening(self, member: Member) -> None:
         """Wait until an HTTP worker accepts connections, or is about to be killed before it does."""

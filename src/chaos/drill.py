@@ -211,7 +211,7 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
             quiet = quiet or Deadline(system.grace)
             if armed.done and not judge(system, keys, settled=True):
                 return True
-            if quiet.passed and not armed.held:
+            if quiet.passed and not armed.busy:
                 return True
         if deadline.passed:
             raise deadline.missed("the system to settle", outstanding or "faults that have not fired", system.crew.logs)

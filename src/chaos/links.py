@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -61,20 +62,23 @@ class Links:
 
     def close(self) -> None:
         """End the wire, and give back what the links stood at."""
-        self._stack.close()
-        for port in self._ports:
-            port.close()
-        if self._kafka is not None:
-            self._kafka.spare.extend(self._listeners)
+        try:
+            self._stack.close()
+        finally:
+            for port in self._ports:
+                port.close()
+            if self._kafka is not None:
+                self._kafka.spare.extend(self._listeners)
 
     def add_service(self, url: str, record: Path | None = None, key: str = "") -> None:
         """Give every worker a link of its own to the HTTP service at `url`, wherever it is told that."""
-        address = _http_address(url)
-        self._services[address] = _Service(address, str(record or ""), key)
+        written = _http_address(url)
+        address = written if ":" in written else f"{written}:80"
+        self._services[written] = _Service(address, str(record or ""), key)
 
-    def enlist(self, label: str, role: str, incarnation: int, *, whole_group: bool = True) -> None:
+    def enlist(self, label: str, role: str, incarnation: int, *, life: int = 0, whole_group: bool = True) -> None:
         """What connects through the links of `label` from here on is this incarnation."""
-        self.wire.do(lambda number: Enlist(number, label, role, incarnation, whole_group))
+        self.wire.do(lambda number: Enlist(number, label, role, incarnation, life, whole_group))
 
     def started(self, label: str, pid: int) -> None:
         """The process of the present incarnation of `label`."""
@@ -88,11 +92,16 @@ class Links:
         """`label`, which was cut, is dead: end what it had open. What of it had been delivered without a reply."""
         return self.wire.do(lambda number: Bury(number, label))
 
-    def around(self) -> tuple[str, ...]:
-        """Who is connected to a server directly, as ``label address``."""
+    def unseen(self) -> tuple[str, ...]:
+        """Who is connected to a server directly, or in a way that the wire does not understand, in words."""
         real = [self._kafka.bootstrap] if self._kafka is not None and "kafka" not in self.unwired else []
         real += [_postgres_address(self._postgres)] if self._postgres and "postgres" not in self.unwired else []
-        return self.wire.do(lambda number: Look(number, (*real, *self._services)))
+        addresses = tuple(
+            numeric
+            for address in (*real, *(one.address for one in self._services.values()))
+            for numeric in _numeric(address)
+        )
+        return self.wire.do(lambda number: Look(number, addresses))
 
     def postgres(self, label: str) -> str:
         """The URL of the lane's database for one worker."""
@@ -116,9 +125,10 @@ class Links:
 
     def translate(self, label: str, text: str) -> str:
         """`text` with links in place of the services' addresses."""
-        for service in self._services:
-            if service in text:
-                text = re.sub(rf"{re.escape(service)}(?!\d)", self._address(label, "http", service), text)
+        for written, service in self._services.items():
+            if written in text:
+                there = rf"(?<=//){re.escape(written)}(?![\w.:-])|(?<![\w/.-]){re.escape(service.address)}(?!\d)"
+                text = re.sub(there, self._address(label, "http", service.address), text)
         return text
 
     def _address(self, label: str, protocol: str, upstream: str) -> str:
@@ -135,7 +145,8 @@ class Links:
             listens = lease_port()
             self._ports.append(listens)
         host, _, port = upstream.rpartition(":")
-        service = self._services.get(upstream, _Service(upstream))
+        known = [one for one in self._services.values() if one.address == upstream]
+        service = known[-1] if known else _Service(upstream)
         at = listens.number
         self.wire.do(lambda number: OpenLink(number, label, protocol, at, host, int(port), service.record, service.key))
         return listens.address
@@ -152,12 +163,20 @@ class Links:
         return self._listeners[-1]
 
 
+def _numeric(address: str) -> set[str]:
+    """``host:port`` as the kernel's table of sockets has it; as it is if the name is not known."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        return {f"{found[4][0]}:{port}" for found in socket.getaddrinfo(host.strip("[]"), port)}
+    return {address}
+
+
 def _http_address(url: str) -> str:
     match = _HTTP_ADDRESS.match(url)
     if match is None:
         msg = f"{url!r} is no URL of an HTTP service: expected http://host:port"
         raise ChaosError(msg)
-    return match[1] if ":" in match[1] else f"{match[1]}:80"
+    return match[1]
 
 
 def _postgres_address(url: str) -> str:

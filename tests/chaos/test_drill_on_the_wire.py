@@ -38,7 +38,7 @@ def sly(onecharge: Session) -> Iterator[System]:
 
 def post(run: Run, sink: Trusted) -> None:
     """Have one effect, when the worker has gone around."""
-    wait_until("the worker to connect", run.lane.links.around, Deadline(10))
+    wait_until("the worker to connect", run.lane.links.unseen, Deadline(10))
     key = run.new_key()
     with urllib.request.urlopen(sink.url, b'{"tag": "%s", "n": 1}' % key.encode()):  # noqa: S310 - our own
         run.accept(key)
@@ -48,7 +48,7 @@ def test_around_the_wire_is_unknown(sly: System) -> None:
     """A verdict on a worker that is connected to a server directly is unknown, and names both."""
     verdict = sly.drill()
     assert verdict.status == "unknown"
-    assert "sly.0 127.0.0.1:" in verdict.reasons[0]
+    assert "sly.0 is connected to 127.0.0.1:" in verdict.reasons[0]
     assert "around the wire" in verdict.reasons[0]
 
 

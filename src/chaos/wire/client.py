@@ -37,6 +37,7 @@ class Wire:
         self._number = 0
         self._rest = b""
         self._gone = False
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         supervisor, deadline = self._supervisor, Deadline(_START_S)
@@ -75,6 +76,8 @@ class Wire:
             NotInTime: it does not answer.
             ProcessDied: it is gone.
         """
+        if self._failure is not None:
+            raise ChaosError(f"what the wire said could not be taken in: {self._failure!r}") from self._failure
         with self._supervisor.changing():
             self._number += 1
             number = self._number
@@ -91,10 +94,10 @@ class Wire:
             raise ChaosError(f"the wire could not do what it was told: {answer.error}")
         return answer.found
 
-    def carried(self, order: int, error: str = "") -> None:
-        """Say that an order of the wire was carried out, or why not."""
+    def carried(self, order: int, error: str = "", *, taken: bool = False) -> None:
+        """Say that an order of the wire was carried out, or why not; `taken`: its worker will be brought back."""
         with self._supervisor.changing():
-            self._send(Carried(order, error))
+            self._send(Carried(order, error, taken))
 
     def _send(self, command: Command) -> None:
         with contextlib.suppress(OSError):  # a wire that is gone is said by who waits for it
@@ -114,4 +117,7 @@ class Wire:
                     if event.number in self._answers:
                         self._answers[event.number] = event
             else:
-                self.hear(event)
+                try:
+                    self.hear(event)
+                except Exception as error:  # noqa: BLE001 - the hub is everybody's; whose fault it was hears of it
+                    self._failure = self._failure or error

@@ -1,11 +1,12 @@
 """One connection through the wire: two sockets, a flow each way (`chaos.wire.flow`), a protocol that says what passes.
 
 How a connection ends, if nobody breaks it: as if the wire were not there. An end of one side's stream is passed on when
-all before it was; a reset is passed on as a reset.
+all before it was; a reset by the server is passed on as a reset, one by the client as an end.
 
 How it is broken: `cut` lets nothing more through, either way, from that moment on. Replies are still read, and thrown
 away, so that `bury` can wait until the server has answered everything that it was given; then the server is told that
-the client is gone, and has let go of its session when `bury` returns.
+the client is gone, and has let go of its session when `bury` returns. Where a server does not do that in time, what it
+may still do is in `doubts`, and nobody may say that the kill was exact.
 """
 
 from __future__ import annotations
@@ -61,28 +62,38 @@ class Connection:
         self.client_port = 0
         self.unanswered: dict[int, _Sent] = {}  # by the effect's number
         self.lost_replies: list[str] = []
+        self.doubts: list[str] = []  # what the server may still be doing after `leave`
+        self.unseen = ""  # why nothing is understood here any more
         self.frame: Frame | None = None  # the one that a fault is working on
         self.is_cut = False
         self.silent = False
-        self.raw = False
+        self._forwarded = ""  # the last effect that no reply tells the end of
         self._reopen = False
         self._overdue: asyncio.TimerHandle | None = None
 
-    async def open(self, accepted: socket.socket) -> None:
-        """Connect both sides."""
+    async def open(self, accepted: socket.socket, port: int) -> None:
+        """Connect both sides; `port` is the client's."""
         loop = asyncio.get_running_loop()
-        self.client_port = accepted.getpeername()[1]
+        self.client_port = port
         self.proxy.send(Opened(time.time(), self.number, self.member.label, self.link.protocol))
-        await loop.connect_accepted_socket(lambda: self.client, accepted)
         try:
+            await loop.connect_accepted_socket(lambda: self.client, accepted)
             await loop.create_connection(lambda: self.server, self.link.host, self.link.port)
-        except OSError:
+        except OSError:  # the client has gone already, or nobody listens
+            accepted.close()
+            self.client.gone = self.client.gone or self.client.transport is None
             self.server.gone = True
             self.break_off()
             return
-        if self.client.gone:
-            self.server.close()
-        elif not self.is_cut:
+        if self.is_cut or self.client.gone:
+            self.server.reset()
+        else:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Let requests through, unless something holds them."""
+        started = self.server.transport is not None
+        if started and self.frame is None and not (self.is_cut or self.member.parked):
             self.requests.held = False
             self.requests.pump()
             self.requests.throttle()
@@ -123,18 +134,18 @@ class Connection:
     def _effect(self, effect: Effect) -> None:
         points, due = self.proxy.points.arrived(self.member.role, self.member.incarnation, effect)
         self.proxy.send(Seen(time.time(), self.number, effect.number, points, self.member.label))
-        if due is None:
-            self.let_through(effect, points[0])
-        else:
+        if due and self.proxy.members.get(self.member.label) is self.member:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
+        else:
+            self.let_through(effect, points[0])
         self.proxy.changed()
 
     def let_through(self, effect: Effect, point: str) -> None:
         """Send the effect on."""
         self.unanswered[effect.number] = _Sent(point, effect.site, effect.answered)
         if self.link.recorder is not None:
-            self.link.recorder.request(self, effect)
+            self.link.recorder.request(self.number, self.member.label, effect)
         self.server.write(effect.data)
 
     def _delivered(self, number: int) -> None:
@@ -143,18 +154,18 @@ class Connection:
             sent.whole = True
             if not sent.answered:
                 del self.unanswered[number]
-                self.member.passed[sent.site] += 1
-                self.proxy.changed()
+                self._forwarded = sent.point
+                self.proxy.went_through(self.member, sent.site)
         if self.frame is not None and self.frame.effect.number == number:
             self.frame.was_delivered()
 
     def _answer(self, answer: Answer) -> None:
         sent = self.unanswered.pop(answer.number, None)
         if self.link.recorder is not None:
-            self.link.recorder.reply(self, answer)
+            self.link.recorder.reply(self.number, answer)
         self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome))
         if sent is not None:
-            self.member.passed[sent.site] += 1
+            self.proxy.went_through(self.member, sent.site)
         if self.is_cut:
             self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")
         elif self.frame is None or not self.frame.keeps(answer):
@@ -165,7 +176,7 @@ class Connection:
 
     def _trouble(self, step: Raw | Astray) -> None:
         self.proxy.send(Noted(time.time(), type(step).__name__.lower(), self.member.label, step.reason))
-        self.raw = True
+        self.unseen = step.reason
         self.unanswered.clear()
         if isinstance(step, Astray):
             self.break_off()
@@ -174,6 +185,7 @@ class Connection:
     def _failed(self, error: Exception) -> None:
         text = f"the wire itself failed, reading {self.link.protocol}: {error!r}"
         self.proxy.send(Noted(time.time(), "broken", self.member.label, text))
+        self.unseen = text
         self.break_off()
 
     def _be_patient(self) -> None:
@@ -192,7 +204,7 @@ class Connection:
         waits = self.frame is not None and self.frame.waits
         if end is self.server and waits and not self.is_cut and not self.protocol.farewell():
             self._reopen = True
-        else:
+        elif end is self.client or end is self.server:  # not one that was replaced
             end.out.feed(b"")
 
     def lost(self, end: End, error: Exception | None) -> None:
@@ -200,21 +212,28 @@ class Connection:
         self.ended(end)
         if end is self.server and not self.silent and not self._reopen:
             self.client.reset() if error is not None and not self.is_cut else self.client.close()
-        elif end is self.client and self.requests.finished:
+        elif end is self.client and (self.requests.finished or self._reopen):
             self.server.close()
         if self.client.gone and self.server.gone:
             self._forget()
         self.proxy.changed()
 
     async def reopen(self) -> None:
-        """A fresh connection to the server, if it closed the one that there was while a request was held."""
-        if self._reopen:
-            self._reopen = False
-            self.server.close()
-            server = End(self)
-            server.out, server.into = self.replies, self.requests
-            self.replies.source = self.requests.sink = self.server = server
-            await asyncio.get_running_loop().create_connection(lambda: server, self.link.host, self.link.port)
+        """A fresh connection to the server, if it closed the one that there was while a request was held.
+
+        Raises:
+            OSError: there is none to be had.
+        """
+        if not self._reopen or self.is_cut:
+            return
+        server, old = End(self), self.server
+        server.out, server.into = self.replies, self.requests
+        await asyncio.get_running_loop().create_connection(lambda: server, self.link.host, self.link.port)
+        self._reopen = False
+        self.replies.source = self.requests.sink = self.server = server
+        old.close()
+        if self.is_cut:
+            server.reset()
 
     def _requests_end(self) -> None:
         if self.client.gone or self.replies.finished:
@@ -244,7 +263,7 @@ class Connection:
                 text = f"{self.link.protocol}: {what}, {times} times"
                 self.proxy.send(Noted(time.time(), "not-understood", self.member.label, text))
             if self.link.recorder is not None:
-                self.link.recorder.lost(self)
+                self.link.recorder.lost(self.number)
             self.proxy.send(Closed(time.time(), self.number))
 
     def break_off(self) -> None:
@@ -276,22 +295,32 @@ class Connection:
         self.lost_replies += [f"{sent.point} (no reply)" for sent in self.unanswered.values() if sent.whole]
         self.client.reset()
 
+    async def leave(self) -> None:
+        """End the server's session, and return when it has; what it may still be doing is in `doubts`."""
+        farewell = b"" if self.unseen else self.protocol.farewell()
+        half = any(not sent.whole for sent in self.unanswered.values())
+        if farewell and not self._server_ended():
+            if not self.requests.finished:  # the end of the client's stream says it too
+                self.server.write(farewell)
+            if not await self.proxy.until(self._server_ended, _CANCEL_S):
+                await self.proxy.cancel_request(self)
+                await self.proxy.until(self._server_ended, _DRAIN_S)
+        elif self._forwarded and not half and not self._server_ended():
+            # Nobody answers it, so only the server's own end says that it has read it.
+            if not self.requests.finished and self.server.transport is not None:
+                self.server.transport.write_eof()
+            await self.proxy.until(self._server_ended, _DRAIN_S)
+        if not self._server_ended():
+            self.doubts += [f"{sent.point} was not answered" for sent in self.unanswered.values() if sent.whole]
+            self.doubts += [f"nobody answers {self._forwarded}"] if self._forwarded else []
+            self.doubts += ["a session has not ended"] if farewell else []
+        self.server.reset()
+        await self.proxy.until(lambda: self.server.gone, _CANCEL_S)
+
+    def _server_ended(self) -> bool:
+        return self.server.gone or self.replies.finished
+
     @property
     def cancel_request(self) -> bytes:
         """What asks a Postgres server, on a connection of its own, to give up what it does for this one."""
         return getattr(self.protocol, "cancel_request", b"")
-
-    async def leave(self) -> None:
-        """End the server's session, and return when it has."""
-        farewell = b"" if self.raw else self.protocol.farewell()
-
-        def ended() -> bool:
-            return self.server.gone or self.replies.finished
-
-        if farewell and not ended():
-            self.server.write(farewell)
-            if not await self.proxy.until(ended, _CANCEL_S):
-                await self.proxy.cancel_request(self)
-                await self.proxy.until(ended, _DRAIN_S)
-        self.server.close()
-        await self.proxy.until(lambda: self.server.gone, _CANCEL_S)

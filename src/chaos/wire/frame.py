@@ -28,12 +28,14 @@ class NotPossible(ChaosError):
 class Frame:
     """See the module's docstring. `did` is what has been done to it so far, in words."""
 
-    def __init__(self, connection: Connection, effect: Effect, points: tuple[str, ...], fault: int) -> None:
-        self.connection, self.effect, self.points, self.fault = connection, effect, points, fault
+    def __init__(self, connection: Connection, effect: Effect, points: tuple[str, ...]) -> None:
+        self.connection, self.effect, self.points = connection, effect, points
         self.did: list[str] = []
-        self.killed = False
+        self.kills = False  # has begun to kill, which is not broken off any more
+        self.killed = False  # an order to kill was taken
         self._proxy = connection.proxy
-        self._sent = self._delivered = self._gone = False
+        self._sent = self._delivered = self._gone = False  # gone: it will not be sent any more
+        self._frozen = False
         self._keep = False
         self._answer: Answer | None = None
 
@@ -44,15 +46,21 @@ class Frame:
         connection, own = self.connection, 1 if self.effect.answered else 0
 
         def answered() -> bool:
-            return connection.protocol.outstanding <= own or connection.raw
+            return connection.protocol.outstanding <= own or bool(connection.unseen)
 
         await self._until(answered, "the replies to what was sent before it")
-        while connection.client.unsent:  # noqa: ASYNC110 - nothing tells when the kernel has sent it
+        for _ in range(int(PATIENCE_S * 1000)):  # nothing tells when the kernel has sent it
+            if not connection.client.unsent:
+                return
             await asyncio.sleep(0.001)
+        raise NotPossible("the client does not read the replies to what it sent before")
 
     async def deliver(self) -> None:
         """Send it to the server, whole; nothing that is behind it."""
-        await self.connection.reopen()
+        try:
+            await self.connection.reopen()
+        except OSError as error:
+            raise NotPossible(f"the server closed the connection, and there is no other to be had: {error}") from error
         self._send()
         await self._until(lambda: self._delivered, "the rest of the request")
 
@@ -68,8 +76,8 @@ class Frame:
 
     async def kill(self) -> None:
         """SIGKILL the worker. On return it is dead and nothing of it is under way anywhere."""
-        self.killed, landed = await self._proxy.kill(self)
-        self._gone = True
+        self.kills = self._gone = True
+        landed = await self._proxy.kill(self)
         self.did.append("was ended by SIGKILL" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
 
     async def lose(self, how: str) -> None:
@@ -78,6 +86,7 @@ class Frame:
         The server's side is ended in both cases, and on return the server has let go of its session.
         """
         connection = self.connection
+        self._require_there()
         self._gone = True
         connection.silent = how == "silent"
         connection.cut()
@@ -86,22 +95,27 @@ class Frame:
         else:
             connection.requests.sink_in()
         await connection.leave()
+        if connection.doubts:
+            raise NotPossible(f"the server may still carry it out: {', '.join(connection.doubts)}")
         self.did.append("lost its connection" if how == "reset" else "hears nothing more on its connection")
 
     async def freeze(self) -> None:
         """SIGSTOP the worker."""
-        await self._proxy.order("stop", self)
+        self._require_there()
+        self._frozen = True
+        await self._proxy.stop(self)
         self.did.append("was frozen")
 
     async def thaw(self) -> None:
         """SIGCONT the worker."""
-        await self._proxy.order("continue", self)
+        self._frozen = False
+        await self._proxy.stop(self, go_on=True)
 
     async def another_effect(self, seconds: float) -> bool:
         """Wait until one more effect of the same process went through; False if none did in that time."""
         member = self.connection.member
-        before = member.passed.total()
-        return await self._proxy.until(lambda: member.passed.total() > before, seconds)
+        before = member.passed
+        return await self._watch(lambda: member.passed > before, seconds)
 
     async def successor(self, seconds: float) -> bool:
         """Wait until an effect of the same kind by another process of the role went through; False if none did."""
@@ -111,11 +125,11 @@ class Frame:
             return self._proxy.by_others(member, site)
 
         before = by_others()
-        return await self._proxy.until(lambda: by_others() > before, seconds)
+        return await self._watch(lambda: by_others() > before, seconds)
 
     async def repeat(self) -> None:
         """Deliver the same bytes once more, on a connection of its own, and wait for the reply, which is dropped."""
-        await self._proxy.redeliver(self.connection.link, self.effect, PATIENCE_S)
+        await self._proxy.redeliver(self.connection, self.effect, PATIENCE_S)
         self.did.append("delivered twice")
 
     def refuse(self, error: str) -> None:
@@ -124,6 +138,7 @@ class Frame:
         Raises:
             NotPossible: nothing of that name can be said to it.
         """
+        self._require_there()
         try:
             steps = self.connection.protocol.refuse(self.effect, error)
             first = next(steps, None)
@@ -160,37 +175,60 @@ class Frame:
         self._answer = answer
         return True
 
-    def release(self) -> None:
-        """The fault is done with it."""
+    async def finish(self) -> None:
+        """The fault is done with it: what it did not stop goes on."""
         connection = self.connection
+        if self._frozen:
+            await self.thaw()
+        if self._proxy.closing and not connection.is_cut:
+            connection.break_off()  # what is held when everything ends never arrives
+        if not connection.is_cut and self.waits:
+            try:
+                await connection.reopen()
+                self._send()
+            except (OSError, NotPossible):
+                connection.break_off()
         connection.frame = None
         if connection.is_cut:
             return
-        if not self._sent and not self._gone:
-            connection.let_through(self.effect, self.points[0])
-        connection.requests.held = False
         if self._answer is not None:
             connection.client.write(self._answer.data)
         connection.replies.held = False
-        connection.requests.pump()
-        connection.requests.throttle()
+        connection.go_on()
         connection.replies.pump()
         connection.replies.throttle()
+
+    def _require_there(self) -> None:
+        """Raise `NotPossible` if the connection has been cut or its server has gone."""
+        connection = self.connection
+        if connection.is_cut:
+            raise NotPossible("its worker was killed, or its connection broken, by another fault meanwhile")
+        if connection.server.gone or connection.replies.finished:
+            raise NotPossible("its server closed the connection meanwhile")
 
     def _send(self) -> None:
         if self._sent:
             return
+        self._require_there()
         self._sent = True
         connection = self.connection
         connection.let_through(self.effect, self.points[0])
         connection.requests.held = False
         connection.requests.pump()  # up to `was_delivered`
 
+    async def _watch(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait for what others do, as long as this connection is there."""
+        connection = self.connection
+        came = await self._proxy.until(lambda: condition() or connection.is_cut, seconds)
+        self._require_there() if connection.is_cut else None
+        return came
+
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         connection = self.connection
 
         def over() -> bool:
-            return condition() or connection.server.gone or connection.is_cut
+            ended = connection.server.gone or (connection.replies.finished and not self._answer)
+            return condition() or ended or connection.is_cut
 
         if not await self._proxy.until(over, PATIENCE_S):
             raise NotPossible(f"{what} did not come in {PATIENCE_S:g} s")

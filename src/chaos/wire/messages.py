@@ -35,12 +35,16 @@ class OpenLink(_Message, frozen=True):
 
 
 class Enlist(_Message, frozen=True):
-    """From here on connections of `worker`, a replica of `role`, are those of this incarnation."""
+    """From here on connections of `worker`, a replica of `role`, are those of this incarnation.
+
+    `incarnation` is what points are named by; `life` is never the same for two processes of one worker.
+    """
 
     number: int
     worker: str
     role: str
     incarnation: int
+    life: int
     whole_group: bool = True
 
 
@@ -80,14 +84,17 @@ class ArmedFault(msgspec.Struct, frozen=True):
 
 
 class Arm(_Message, frozen=True):
-    """Count anew, every worker being incarnation 0, and carry out these faults at their points."""
+    """Count anew, every worker being incarnation 0, and carry out these faults at their points.
+
+    The number of this command is in every event about one of them (`armed`).
+    """
 
     number: int
     faults: tuple[ArmedFault, ...]
 
 
 class Disarm(_Message, frozen=True):
-    """Carry out nothing any more, and reset the connections that a fault left silent."""
+    """Carry out nothing any more. It is answered when no fault is at work and no connection is left in silence."""
 
     number: int
 
@@ -101,7 +108,7 @@ class Name(_Message, frozen=True):
 
 
 class Look(_Message, frozen=True):
-    """Who is connected directly to one of these addresses, ``host:port``? The answer names workers and addresses."""
+    """Who cannot be seen? Who is connected directly to one of these addresses (``host:port``), or in no known way."""
 
     number: int
     addresses: tuple[str, ...]
@@ -114,10 +121,11 @@ class Count(_Message, frozen=True):
 
 
 class Carried(_Message, frozen=True):
-    """An order was carried out, or why not."""
+    """An order was carried out, or why not; `taken` says that its worker will be brought back."""
 
     order: int
     error: str = ""
+    taken: bool = False
 
 
 Command: TypeAlias = OpenLink | Enlist | Started | Cut | Bury | Arm | Disarm | Name | Look | Count | Carried
@@ -169,32 +177,43 @@ class Answered(_Message, frozen=True):
 
 
 class Order(_Message, frozen=True):
-    """Do this with the worker's process: kill, stop or continue. `pid` is 0 for its whole group."""
+    """Do this with the process of that `life`: kill, stop or continue. `pid` is 0 for its whole group."""
 
     order: int
     what: str
     worker: str
-    fault: int
+    life: int
     pid: int = 0
+
+
+class Reached(_Message, frozen=True):
+    """A fault has begun its work."""
+
+    at: float
+    armed: int
+    fault: int
 
 
 class Fired(_Message, frozen=True):
     """A fault was carried out, in full: nothing of it is under way any more."""
 
     at: float
+    armed: int
     fault: int
     worker: str
     what: str
-    killed: bool = False
+    killed: bool = False  # an order to kill was taken
 
 
 class Failed(_Message, frozen=True):
     """A fault was reached and could not be carried out."""
 
     at: float
+    armed: int
     fault: int
     worker: str
     reason: str
+    killed: bool = False  # likewise
 
 
 class Noted(_Message, frozen=True):
@@ -206,7 +225,7 @@ class Noted(_Message, frozen=True):
     text: str
 
 
-Event: TypeAlias = Done | Opened | Closed | Seen | Answered | Order | Fired | Failed | Noted
+Event: TypeAlias = Done | Opened | Closed | Seen | Answered | Order | Reached | Fired | Failed | Noted
 
 encode = msgspec.json.Encoder().encode
 decode_command = msgspec.json.Decoder(Command).decode

@@ -40,9 +40,9 @@ class Points:
         """Call what holds `key` by `alias`; a UUID is looked for in both spellings and as its sixteen bytes."""
         self._keys[alias] = tuple(dict.fromkeys(_spellings(key)))
 
-    def arrived(self, role: str, incarnation: int, effect: Effect) -> tuple[tuple[str, ...], int | None]:
-        """The names of this arrival, the one by count first, and the number of the fault to carry out there."""
-        names, due = [], None
+    def arrived(self, role: str, incarnation: int, effect: Effect) -> tuple[tuple[str, ...], list[int]]:
+        """The names of this arrival, the one by count first, and the numbers of the faults that wait for it."""
+        names, due = list[str](), list[int]()
         for alias in ("", *self._found(effect.contents)):
             arrival = (role, incarnation, effect.site, alias)
             self._counts[arrival] += 1
@@ -50,10 +50,10 @@ class Points:
             names.append(f"{role}~{incarnation}/{effect.site}{f'[{alias}]' if alias else ''}#{nth}")
             for number, fault in self._armed.items():
                 point = (fault.role, fault.incarnation, fault.site, fault.key)
-                if due is None and point == arrival and fault.nth == nth:
-                    due = number
-        if due is not None:
-            del self._armed[due]
+                if point == arrival and fault.nth == nth:
+                    due.append(number)
+        for number in due:
+            del self._armed[number]
         return tuple(names), due
 
     def _found(self, contents: tuple[bytes, ...]) -> list[str]:

@@ -70,9 +70,9 @@ class Transaction:
 
     levels: list[_Level] = field(default_factory=lambda: [_Level(b"")])
     contents: list[bytes] = field(default_factory=list)
-    copied: bytearray = field(default_factory=bytearray)  # what was copied in, whose rows begin and end anywhere
     room: int = LIMIT
-    room_for_replies: int = LIMIT
+    read: bytearray = field(default_factory=bytearray)  # in one piece, as it comes in pieces that end anywhere
+    copied: bytearray = field(default_factory=bytearray)  # likewise
 
     def remember(self, *pieces: bytes) -> None:
         """Where keys will be looked for, as long as there is room."""
@@ -83,9 +83,8 @@ class Transaction:
 
     def remember_reply(self, piece: bytes) -> bool:
         """The same for what it reads; false when there is no more room."""
-        self.contents.append(piece[: self.room_for_replies])
-        self.room_for_replies -= len(piece)
-        return self.room_for_replies > 0
+        self.read += piece[: LIMIT - len(self.read)]
+        return len(self.read) < LIMIT
 
     def remember_copied(self, piece: bytes) -> None:
         """The same for what it copies in."""
@@ -94,7 +93,7 @@ class Transaction:
     @property
     def whole(self) -> tuple[bytes, ...]:
         """All that is remembered."""
-        return (*self.contents, bytes(self.copied)) if self.copied else tuple(self.contents)
+        return (*self.contents, *(bytes(more) for more in (self.read, self.copied) if more))
 
     def done(self, statement: Statement, tag: bytes) -> None:
         """A statement is complete."""

@@ -56,6 +56,7 @@ class Conversation(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone, and so are we."""
         del error
+        self._proxy.closing = True
         if not self.over.done():
             self.over.set_result(None)
 
@@ -75,48 +76,52 @@ class Conversation(asyncio.Protocol):
         for line in lines:
             command = decode_command(line)
             if isinstance(command, Carried):
-                self._proxy.carried(command.order, command.error)
-            elif isinstance(command, Bury):
-                task = asyncio.get_running_loop().create_task(self._bury(command))
+                self._proxy.carried(command)
+            else:
+                task = asyncio.get_running_loop().create_task(self._do_and_say(command))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            else:
-                self.send(self._done(command))
 
-    async def _bury(self, command: Bury) -> None:
-        self.send(Done(command.number, tuple(await self._proxy.bury(command.worker))))
-
-    def _done(self, command: Command) -> Done:
+    async def _do_and_say(self, command: Command) -> None:
         try:
             found = self._do(command)
+            if isinstance(command, Bury):
+                landed, doubts = await self._proxy.bury(self._proxy.members[command.worker])
+                error = f"something may still be carried out: {', '.join(doubts)}" if doubts else ""
+                self.send(Done(command.number, tuple(landed), error))
+                return
+            if isinstance(command, Disarm):
+                await self._proxy.disarm()
         except Exception as error:  # noqa: BLE001 - whatever it is, the test process has to hear of it
-            return Done(command.number, error=f"{type(error).__name__}: {error}")  # type: ignore[union-attr]
-        return Done(command.number, found)  # type: ignore[union-attr]
+            self.send(Done(command.number, error=f"{type(error).__name__}: {error}"))  # type: ignore[union-attr]
+        else:
+            self.send(Done(command.number, found))  # type: ignore[union-attr]
 
     def _do(self, command: Command) -> tuple[str, ...]:
         proxy = self._proxy
         match command:
             case OpenLink():
                 proxy.open_link(command)
-            case Enlist(_, worker, role, incarnation, whole_group):
-                proxy.enlist(worker, role, incarnation, whole_group=whole_group)
+            case Enlist():
+                proxy.enlist(command)
             case Started(_, worker, pid):
-                proxy.members[worker].pid = pid
+                proxy.started(worker, pid)
             case Cut(_, worker):
-                proxy.cut(worker)
-            case Arm(_, faults):
-                proxy.arm(faults)
-            case Disarm():
-                proxy.disarm()
+                proxy.cut(proxy.members[worker])
+            case Arm(number, faults):
+                proxy.arm(number, faults)
             case Name(_, key, alias):
                 proxy.points.name(key, alias)
             case Count():
                 return tuple(map(str, proxy.count()))
             case Look(_, addresses):
                 real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
-                return tuple(
-                    f"{one.label} {address}" for one in proxy.members.values() for address in around(one.pid, real)
-                )
+                direct = [
+                    f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
+                    for one in proxy.members.values()
+                    for address in (around(one.pid, real) if one.pid else ())
+                ]
+                return (*direct, *proxy.unseen())
         return ()
 
 

@@ -31,17 +31,18 @@ from chaos.wire.connection import Connection
 from chaos.wire.frame import PATIENCE_S, Frame, NotPossible
 from chaos.wire.http import Http
 from chaos.wire.kafka import Kafka
-from chaos.wire.messages import Event, Failed, Fired, Noted, Order
+from chaos.wire.messages import Carried, Event, Failed, Fired, Noted, Order, Reached
 from chaos.wire.points import Points
 from chaos.wire.postgres import Postgres
 from chaos.wire.recorder import Recorder
-from chaos.wire.sockets import owner
+from chaos.wire.sockets import owners
+from chaos.wire.steps import Answer, Delivered, Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
-    from chaos.wire.messages import ArmedFault, OpenLink
-    from chaos.wire.steps import Effect, WireProtocol
+    from chaos.wire.messages import ArmedFault, Enlist, OpenLink
+    from chaos.wire.steps import WireProtocol
 
 
 @dataclass(eq=False)
@@ -51,11 +52,13 @@ class Member:
     label: str
     role: str
     incarnation: int
+    life: int
     whole_group: bool = True
     pid: int = 0
-    is_cut: bool = False
+    is_cut: bool = False  # it is being killed
+    parked: bool = False  # what connects waits until it is known which of its processes that is
     connections: set[Connection] = field(default_factory=set)
-    passed: Counter[str] = field(default_factory=Counter)  # effects that went through, by site
+    passed: int = 0  # effects that went through
 
 
 class Link:
@@ -81,9 +84,9 @@ class Link:
         """Take in everybody who has connected."""
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             while True:
-                accepted, _ = self._socket.accept()
+                accepted, (_, port) = self._socket.accept()
                 accepted.setblocking(False)
-                self._proxy.accepted(self, accepted)
+                self._proxy.accepted(self, accepted, port)
 
 
 class Proxy:
@@ -94,11 +97,15 @@ class Proxy:
         self.points = Points()
         self.links: list[Link] = []
         self.members: dict[str, Member] = {}
+        self.closing = False
+        self._armed = 0
         self._faults: tuple[ArmedFault, ...] = ()
+        self._working: dict[Frame, asyncio.Task[None]] = {}
+        self._passed: Counter[tuple[str, str, str]] = Counter()  # by role, worker and site
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
-        self._orders: dict[int, asyncio.Future[str]] = {}
+        self._orders: dict[int, asyncio.Future[Carried]] = {}
         self._order = 0
 
     # -- who is there --------------------------------------------------------------------------------------------
@@ -107,12 +114,17 @@ class Proxy:
         """Stand at one more address."""
         self.links.append(Link(self, told))
 
-    def enlist(self, label: str, role: str, incarnation: int, *, whole_group: bool) -> None:
-        """The connections of `label` that are accepted from here on are those of this incarnation."""
-        self.members[label] = Member(label, role, incarnation, whole_group)
+    def enlist(self, told: Enlist) -> None:
+        """The connections of a worker that are accepted from here on are those of this incarnation."""
+        self.members[told.worker] = Member(told.worker, told.role, told.incarnation, told.life, told.whole_group)
 
-    def accepted(self, link: Link, connection: socket.socket) -> None:
-        """A worker has connected."""
+    def started(self, label: str, pid: int) -> None:
+        """The process of the present incarnation."""
+        self.members[label].pid = pid
+        self.changed()
+
+    def accepted(self, link: Link, connection: socket.socket, port: int) -> None:
+        """A worker has connected, from this port of its own."""
         member = self.members.get(link.worker)
         if member is None or member.is_cut:
             connection.close()
@@ -121,7 +133,7 @@ class Proxy:
         link.connections += 1
         made = Connection(self, link, member, self._connections)
         member.connections.add(made)
-        self._start(made.open(connection))
+        self._start(made.open(connection, port))
 
     def fronts(self, worker: str) -> Callable[[str, int], bool]:
         """Whether the wire stands at an address for this worker."""
@@ -134,114 +146,224 @@ class Proxy:
 
     # -- what is done to them ------------------------------------------------------------------------------------
 
-    def arm(self, armed: tuple[ArmedFault, ...]) -> None:
+    def arm(self, number: int, armed: tuple[ArmedFault, ...]) -> None:
         """Count anew, and wait for these faults."""
-        self._faults = armed
+        self._armed, self._faults = number, armed
         self.points.arm(armed)
         for member in self.members.values():
             member.incarnation = 0
 
-    def disarm(self) -> None:
-        """Wait for nothing any more; nobody is left waiting in silence."""
+    async def disarm(self) -> None:
+        """Wait for nothing any more. On return no fault is at work, and nobody is left waiting in silence."""
         self.points.disarm()
+        for frame, task in self._working.items():
+            if not frame.kills:
+                task.cancel()
+        if self._working:
+            await asyncio.wait(self._working.values(), timeout=2 * PATIENCE_S)
         for member in self.members.values():
             for connection in list(member.connections):
                 if connection.silent:
                     connection.client.reset()
 
-    def carry_out(self, connection: Connection, effect: Effect, points: tuple[str, ...], due: int) -> Frame:
-        """Have a fault begin its work on an effect."""
-        frame = Frame(connection, effect, points, due)
-        self._start(self._carry_out(frame, self._faults[due]))
+    def carry_out(self, connection: Connection, effect: Effect, points: tuple[str, ...], due: list[int]) -> Frame:
+        """Have the first of the faults that are due begin its work on an effect."""
+        frame = Frame(connection, effect, points)
+        worker, armed = connection.member.label, self._armed
+        for other in due[1:]:
+            reason = f"{self._faults[due[0]].text} was due at the same effect"
+            self.send(Failed(time.time(), armed, other, worker, reason))
+        self.send(Reached(time.time(), armed, due[0]))
+        self._working[frame] = self._start(self._carry_out(frame, armed, due[0], self._faults[due[0]]))
         return frame
 
-    async def _carry_out(self, frame: Frame, fault: ArmedFault) -> None:
-        worker = frame.connection.member.label
+    async def _carry_out(self, frame: Frame, armed: int, number: int, fault: ArmedFault) -> None:
+        worker, reason = frame.connection.member.label, ""
         try:
             kind = faults.kind(fault.kind)
-            if reason := kind.impossible(frame.effect):
-                raise NotPossible(reason)  # noqa: TRY301 - one place says it
-            await kind.act(frame, kind.check(fault.value))
-            if not frame.did:
-                raise NotPossible("it did nothing")  # noqa: TRY301 - likewise
-        except Exception as error:  # noqa: BLE001 - a third party's fault may raise anything; the verdict is told
-            known = isinstance(error, ChaosError)
-            self.send(Failed(time.time(), frame.fault, worker, str(error) if known else f"{error!r}"))
-        else:
-            self.send(Fired(time.time(), frame.fault, worker, "; ".join(frame.did), frame.killed))
+            reason = kind.impossible(frame.effect)
+            if not reason:
+                await kind.act(frame, kind.check(fault.value))
+                reason = "" if frame.did else "it did nothing"
+        except asyncio.CancelledError:
+            reason = "it was still at work when the drill ended"
+        except ChaosError as error:
+            reason = str(error)
+        except BaseException as error:  # noqa: BLE001 - a third party's fault may raise anything; the verdict is told
+            reason = repr(error)
+        try:
+            await frame.finish()
+        except ChaosError as error:
+            reason = reason or str(error)
         finally:
-            frame.release()
+            del self._working[frame]
+            if reason:
+                self.send(Failed(time.time(), armed, number, worker, reason, frame.killed))
+            else:
+                self.send(Fired(time.time(), armed, number, worker, "; ".join(frame.did), frame.killed))
 
-    async def kill(self, frame: Frame) -> tuple[bool, list[str]]:
-        """Kill the worker of this frame; whether it was all of it, and what had been delivered and lost its reply."""
+    async def kill(self, frame: Frame) -> list[str]:
+        """Kill the worker of this frame, and say what had been delivered and lost its reply.
+
+        Raises:
+            NotPossible: it could not be killed, or what was delivered may still be carried out.
+        """
         member = frame.connection.member
-        pid = 0 if member.whole_group else owner(frame.connection.client_port, member.pid)
-        if pid in {0, member.pid}:
-            self.cut(member.label)
-            await self.order("kill", frame)
-            return True, await self.bury(member.label)
-        theirs = [one for one in member.connections if owner(one.client_port, member.pid) == pid]
-        for connection in theirs:
-            connection.cut()
-        await self.order("kill", frame, pid)
-        return False, await self._bury(theirs)
+        if member.is_cut or frame.connection.is_cut or member.parked:
+            raise NotPossible("its worker was being killed already")
+        if member.whole_group:
+            self.cut(member)
+            carried = await self.order("kill", frame)
+            landed, doubts = await self.bury(member)
+        else:
+            carried, landed, doubts = await self._kill_owner(frame, member)
+        if carried.error:
+            raise NotPossible(carried.error)
+        if doubts:
+            raise NotPossible(f"it is dead, but something of it may still be carried out: {', '.join(doubts)}")
+        return landed
 
-    def cut(self, label: str) -> None:
+    async def _kill_owner(self, frame: Frame, member: Member) -> tuple[Carried, list[str], list[str]]:
+        """Kill the one process that owns the connection: stopped first, so that it makes no new ones unseen."""
+        await self.until(lambda: member.pid > 0)
+        member.parked = True
+        try:
+            frame.connection.cut()
+            pid = self._owners(member).get(frame.connection.client_port, 0)
+            if not pid:
+                raise NotPossible("nobody owns its connection any more")
+            await self.order("stop", frame, pid)
+            self._accept(member)
+            owners = self._owners(member)
+            theirs = {one for one in member.connections if owners.get(one.client_port, pid) == pid}
+            for connection in theirs:
+                connection.cut()
+            carried = await self.order("kill", frame, pid)
+            self._accept(member)
+            owners = self._owners(member)
+            theirs |= {one for one in member.connections if one.client_port not in owners}
+            for connection in theirs:
+                connection.cut()
+            return carried, *(await self._bury([*theirs]))
+        finally:
+            member.parked = False
+            for connection in list(member.connections):
+                connection.go_on()
+
+    def _owners(self, member: Member) -> dict[int, int]:
+        return owners(member.pid, {link.listens for link in self.links if link.worker == member.label})
+
+    def _accept(self, member: Member) -> None:
+        for link in self.links:
+            if link.worker == member.label:
+                link.accept()
+
+    def cut(self, member: Member) -> None:
         """Let nothing more of a worker through."""
-        member = self.members[label]
         member.is_cut = True
         for connection in list(member.connections):
             connection.cut()
 
-    async def bury(self, label: str) -> list[str]:
-        """A worker that was cut is dead: end what it has left, and say what had been delivered."""
-        member = self.members[label]
-        for link in self.links:
-            if link.worker == label:
-                link.accept()
+    async def bury(self, member: Member) -> tuple[list[str], list[str]]:
+        """A worker that was cut is dead: end what it has left. What was delivered; what may still be carried out."""
+        if self.members.get(member.label) is member:
+            self._accept(member)
         return await self._bury(list(member.connections))
 
-    async def _bury(self, connections: list[Connection]) -> list[str]:
+    async def _bury(self, connections: list[Connection]) -> tuple[list[str], list[str]]:
         await asyncio.gather(*(connection.bury() for connection in connections))
-        return [text for connection in connections for text in connection.lost_replies]
+        landed = [text for connection in connections for text in connection.lost_replies]
+        return landed, [text for connection in connections for text in connection.doubts]
 
-    async def order(self, what: str, frame: Frame, pid: int = 0) -> None:
-        """Have the owner of the processes do something with a frame's worker.
+    async def order(self, what: str, frame: Frame, pid: int = 0) -> Carried:
+        """Have the owner of the processes do something with a frame's worker; how that went."""
+        self._order += 1
+        number, member = self._order, frame.connection.member
+        done = self._orders[number] = asyncio.get_running_loop().create_future()
+        self.send(Order(number, what, member.label, member.life, pid))
+        try:
+            carried: Carried = await asyncio.wait_for(done, 3 * PATIENCE_S)
+        except TimeoutError:
+            return Carried(number, f"nobody carried out the order to {what} it")
+        finally:
+            del self._orders[number]
+        frame.killed = frame.killed or carried.taken
+        return carried
+
+    async def stop(self, frame: Frame, *, go_on: bool = False) -> None:
+        """SIGSTOP, or SIGCONT, a frame's worker.
 
         Raises:
             NotPossible: it could not be done.
         """
-        self._order += 1
-        number = self._order
-        done = self._orders[number] = asyncio.get_running_loop().create_future()
-        self.send(Order(number, what, frame.connection.member.label, frame.fault, pid))
-        if error := await done:
-            raise NotPossible(error)
+        member, pid = frame.connection.member, 0
+        if not member.whole_group:
+            await self.until(lambda: member.pid > 0)
+            pid = self._owners(member).get(frame.connection.client_port, 0)
+        carried = await self.order("continue" if go_on else "stop", frame, pid)
+        if carried.error:
+            raise NotPossible(carried.error)
 
-    def carried(self, number: int, error: str) -> None:
+    def carried(self, carried: Carried) -> None:
         """An order was carried out."""
-        if waiting := self._orders.pop(number, None):
-            waiting.set_result(error)
+        waiting = self._orders.get(carried.order)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(carried)
+
+    def went_through(self, member: Member, site: str) -> None:
+        """An effect was answered, or delivered for good."""
+        member.passed += 1
+        self._passed[member.role, member.label, site] += 1
+        self.changed()
 
     def by_others(self, member: Member, site: str) -> int:
-        """How many effects of a kind other processes of its role have had, since they started."""
-        return sum(one.passed[site] for one in self.members.values() if one.role == member.role and one is not member)
+        """How many effects of a kind other workers of its role have had."""
+        return sum(
+            count
+            for (role, label, of), count in self._passed.items()
+            if role == member.role and label != member.label and of == site
+        )
 
-    async def redeliver(self, link: Link, effect: Effect, seconds: float) -> None:
-        """Send an HTTP request on a connection of its own and wait for the whole reply."""
-        protocol = Http()
-        list(protocol.requests(effect.data))
+    def unseen(self) -> Iterator[str]:
+        """The connections of which nothing can be seen."""
+        for member in self.members.values():
+            for connection in member.connections:
+                if connection.unseen:
+                    yield f"{member.label}: what its connection did could not be seen: {connection.unseen}"
+
+    async def redeliver(self, connection: Connection, effect: Effect, seconds: float) -> None:
+        """Send an HTTP request on a connection of its own and wait for the whole reply.
+
+        Raises:
+            NotPossible: the request was not kept whole, or there is no reply.
+        """
+        protocol, link = Http(), connection.link
+        if not any(isinstance(step, Delivered) for step in protocol.requests(effect.data)):
+            raise NotPossible("the request is too long, or came too slowly, to be kept whole")
+        self._connections += 1
+        number, replied = self._connections, False
+        again = Effect(1, effect.site, effect.contents, effect.data)
+        if link.recorder is not None:
+            link.recorder.request(number, connection.member.label, again)
         reader, writer = await asyncio.open_connection(link.host, link.port)
         try:
             async with asyncio.timeout(seconds):
                 writer.write(effect.data)
-                while protocol.outstanding and (data := await reader.read(1 << 16)):
-                    list(protocol.replies(data))
+                data = b"first"
+                while data and not (replied and not protocol.outstanding):
+                    data = await reader.read(1 << 16)
+                    for step in protocol.replies(data):
+                        if isinstance(step, Answer):
+                            replied = True
+                            if link.recorder is not None:
+                                link.recorder.reply(number, step)
         except TimeoutError:
             raise NotPossible(f"no reply to the repeated request in {seconds:g} s") from None
         finally:
             writer.close()
-        if protocol.outstanding:
+            if link.recorder is not None:
+                link.recorder.lost(number)
+        if not replied:
             raise NotPossible("the server closed the connection of the repeated request without a reply")
 
     async def cancel_request(self, connection: Connection) -> None:
@@ -277,10 +399,11 @@ class Proxy:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def _start(self, work: Coroutine[object, object, None]) -> None:
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from chaos.wire.connection import Connection
     from chaos.wire.steps import Answer, Effect
 
 
@@ -31,29 +30,29 @@ class Recorder:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._open: dict[tuple[int, int], dict[str, Any]] = {}
 
-    def request(self, connection: Connection, effect: Effect) -> None:
-        """A request is let through."""
+    def request(self, connection: int, worker: str, effect: Effect) -> None:
+        """A request is let through on the connection of that number."""
         head, body = (*effect.contents, b"", b"")[:2]
         method, path = [*head.split(b"\r\n", 1)[0].split(b" "), b""][:2]
-        self._open[connection.number, effect.number] = {
-            "worker": connection.member.label,
+        self._open[connection, effect.number] = {
+            "worker": worker,
             "method": method.decode(errors="replace"),
             "path": path.decode(errors="replace"),
             "request": body.decode(errors="replace"),
         }
 
-    def reply(self, connection: Connection, answer: Answer) -> None:
+    def reply(self, connection: int, answer: Answer) -> None:
         """Its reply has come."""
-        asked = self._open.pop((connection.number, answer.number), None)
+        asked = self._open.pop((connection, answer.number), None)
         if asked is None:
             return
         head, _, body = answer.data.partition(b"\r\n\r\n")
         self._write(asked, int(head[9:12]), body.decode(errors="replace"))
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: int) -> None:
         """A connection is gone, and with it the replies that had not come."""
-        for number in [number for of, number in self._open if of == connection.number]:
-            self._write(self._open.pop((connection.number, number)), None, "")
+        for number in [number for of, number in self._open if of == connection]:
+            self._write(self._open.pop((connection, number)), None, "")
 
     def _write(self, asked: dict[str, Any], status: int | None, reply: str) -> None:
         effect = status is None or 200 <= status < 300  # noqa: PLR2004 - the class of status codes that says done

@@ -20,12 +20,14 @@ def family(pid: int) -> Iterator[psutil.Process]:
         return
 
 
-def owner(port: int, pid: int) -> int:
-    """The process, of `pid` and its descendants, that has a TCP socket bound to the local `port`; `pid` if none has."""
-    for process in family(pid):
-        if any(one.laddr and one.laddr.port == port for one in _sockets(process)):
-            return int(process.pid)
-    return pid
+def owners(pid: int, link_ports: Collection[int]) -> dict[int, int]:
+    """By local port, which process, of `pid` and its descendants, has a connection to one of the links' ports."""
+    return {
+        one.laddr.port: int(process.pid)
+        for process in family(pid)
+        for one in _sockets(process)
+        if one.raddr and one.raddr.port in link_ports
+    }
 
 
 def around(pid: int, addresses: Collection[tuple[str, int]]) -> set[str]:

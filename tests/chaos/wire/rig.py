@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +23,7 @@ E = TypeVar("E", bound=messages.Event)
 T = TypeVar("T")
 
 WITHIN_S = 30.0
-_SIGNALS = {"stop": signal.SIGSTOP, "continue": signal.SIGCONT}
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
 
 
 class Rig:
@@ -53,10 +54,6 @@ class Rig:
         faults = tuple(map(armed_fault, Schedule.parse(schedule).faults))
         self.wire.do(lambda number: messages.Arm(number, faults))
 
-    def disarm(self) -> None:
-        """Break nothing more."""
-        self.wire.do(messages.Disarm)
-
     def all(self, kind: type[E]) -> list[E]:
         """The events of one kind since `arm`."""
         return [event for event in list(self.events) if isinstance(event, kind)]
@@ -84,6 +81,20 @@ class Rig:
                 self._carry_out(self._orders.popleft())
         return found
 
+    def disarm(self) -> None:
+        """Break nothing more; what is still at work ends."""
+        done: list[bool] = []
+
+        def disarm() -> None:
+            self.wire.do(messages.Disarm)
+            with self.lane.supervisor.changing():
+                done.append(True)
+
+        thread = threading.Thread(target=disarm)
+        thread.start()
+        self.wait("the wire to be disarmed", lambda: done)
+        thread.join()
+
     def _hear(self, event: messages.Event) -> None:
         with self.lane.supervisor.changing():
             self.events.append(event)
@@ -92,10 +103,10 @@ class Rig:
 
     def _carry_out(self, order: messages.Order) -> None:
         process = self.processes[order.worker]
-        if order.what != "kill":
-            process.signal(_SIGNALS[order.what])
-        elif order.pid in {0, process.pid}:
+        if order.pid:
+            os.kill(order.pid, _SIGNALS[order.what])
+        elif order.what == "kill":
             process.kill()
         else:
-            os.kill(order.pid, signal.SIGKILL)
-        self.wire.carried(order.order)
+            process.signal(_SIGNALS[order.what])
+        self.wire.carried(order.order, taken=order.what == "kill" and not order.pid)
