@@ -99,8 +99,8 @@ class Postgres(Queries):
             ord("C"): self._close,
             ord("S"): self._sync,
             ord("F"): self._function_call,
-            ord("c"): self._copy_done,
-            ord("f"): self._copy_fail,
+            ord("c"): self._end_copy,
+            ord("f"): self._end_copy,
             ord("d"): self._stream,
             ord("p"): self._other,
             ord("H"): self._other,
@@ -281,7 +281,7 @@ class Postgres(Queries):
         statement = self._portals.get(body.partition(b"\0")[0], UNSURE)
 
         def expect(number: int = 0) -> Expected:
-            made = Expected("execute", statements=(statement,), transaction=self._transaction, number=number)
+            made = Expected("execute", statements=(statement,), number=number)
             session.expect(made)
             session.predict(statement)
             return made
@@ -355,26 +355,24 @@ class Postgres(Queries):
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def _copy_done(self, _: bytes) -> Iterator[Step]:
-        session, self._copy = self._session, None
-        head = session.expected[-1] if session.expected else None
-        if head is None or head.of != "query" or session.streaming:
+    def _end_copy(self, _: bytes) -> Iterator[Step]:
+        """CopyDone or CopyFail."""
+        session = self._session
+        head, self._copy = self._copy or (session.expected[-1] if session.expected else None), None
+        if head is None or head.of not in {"query", "execute"} or session.streaming:
             self._pass()
             return
         while head in session.expected and not (head.error or session.copying or session.streaming):
             yield from self._wait()  # some clients do not wait until they are asked for data
-        if session.copying and session.status == b"I" and self._copied and not head.number:
+        apart = session.copying and session.status == b"I" and head.of == "query" and not head.number
+        session.copying = False
+        if apart and self._copied and self._whole.startswith(b"c"):
             yield from self._effect("postgres.write", "the end of a COPY", self._whole)
             head.number = self._number
             self._went_on()
             yield Delivered(head.number)
         else:
             self._pass()
-
-    def _copy_fail(self, _: bytes) -> Iterator[Step]:
-        self._copy = None
-        self._pass()
-        yield from ()
 
     def _function_call(self, body: bytes) -> Iterator[Step]:
         yield from self._settled(all_of_it=True)

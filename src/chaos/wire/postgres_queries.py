@@ -8,6 +8,7 @@ from chaos.wire.postgres_messages import FLUSH, FORGET, SYNC, message, query, ru
 from chaos.wire.postgres_session import Expected
 from chaos.wire.postgres_sql import statements
 from chaos.wire.postgres_texts import AT_ONCE, COMMITS, before_commit, way
+from chaos.wire.postgres_transaction import END
 from chaos.wire.postgres_units import Units
 from chaos.wire.steps import Delivered
 
@@ -53,7 +54,7 @@ class Queries(Units):
 
     def _expect_query(self, parts: tuple[Statement, ...] | None, number: int) -> None:
         self._session.predict(*(parts or ()))
-        expected = Expected("query", statements=parts, transaction=self._transaction, number=number)
+        expected = Expected("query", statements=parts, number=number)
         self._session.expect(expected)
 
     def _commit_text(self, parts: tuple[Statement, ...], text: bytes) -> Iterator[Step]:
@@ -63,7 +64,7 @@ class Queries(Units):
         if before:
             yield from self._drop()
             whole, sent = b"", query(commit.text)
-            first = Expected("query", hides=b"Z", relents=True, statements=tuple(before), transaction=self._transaction)
+            first = Expected("query", hides=b"Z", relents=True, statements=tuple(before))
             yield from self._insert(query(before_commit(parts, text) or b""), first)
             yield from self._settled(all_of_it=True)
             if first.error:
@@ -98,7 +99,7 @@ class Queries(Units):
             Expected("parse", hides=b"1"),
             Expected("bind", hides=b"2"),
             Expected("describe", hides=b"n"),
-            Expected("execute", holds=True, statements=parts, transaction=self._transaction),
+            Expected("execute", holds=True, statements=parts),
             Expected("close", hides=b"3"),
         )
         self._executed = True
@@ -109,11 +110,12 @@ class Queries(Units):
         session = self._session
         session.keeping = True
         yield from self._drop()
-        inner = Expected("query", hides=b"Z", holds=True, statements=parts, transaction=self._transaction)
+        inner = Expected("query", hides=b"Z", holds=True, statements=parts)
         yield from self._insert(query(b"BEGIN"), Expected("query", drop=True))
         yield from self._insert(query(text), inner)
         yield from self._settled(all_of_it=True)
         if inner.error:
+            session.predict(END)
             yield from self._insert(query(b"ROLLBACK"), Expected("query", hides=b"C"))
             return
         yield from self._inquire(SYNC)
@@ -127,6 +129,7 @@ class Queries(Units):
             if not self._went_on():
                 yield Delivered(number)
                 return
+        session.predict(END)
         yield from self._insert(query(b"COMMIT"), end)
         if number:
             yield Delivered(number)

@@ -17,8 +17,9 @@ from chaos.wire.postgres_transaction import LIMIT
 from chaos.wire.steps import Answer, Drop, Insert, Pass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from chaos.wire.postgres_transaction import Transaction
     from chaos.wire.steps import Outcome, Step
 
 _LONGEST: Final = 1 << 30
@@ -45,7 +46,7 @@ class Replies:
         self._kept = 0
         self._held = b""  # the end of a statement, until its unit has ended well
         self._behind = b""  # what is said behind that
-        self.remember: Callable[[bytes], bool] | None = None  # told the beginning of what a transaction reads
+        self._unit: Transaction | None = None  # whose replies these are
         self._read_kinds = {
             ord("Z"): self._ready,
             ord("E"): self._error,
@@ -64,6 +65,7 @@ class Replies:
         size = len(data)
         at = min(self._skip, size)
         self._skip -= at
+        self._turn()
         start = 0  # from here to `at` it is to pass
         try:
             while at + _HEAD <= size:
@@ -81,6 +83,7 @@ class Replies:
                 if ended is not None:
                     self._pass_on(data[start:at])
                     start = at
+                    self._turn()
                     yield from self._end(ended)
         except NotUnderstood:
             self._pass_on(data[start:at])
@@ -135,6 +138,7 @@ class Replies:
         if drop_to:
             self._pass_on(data[start:at])
             self._segments.append(("drop", data[at:drop_to]))
+            self._turn()
             return drop_to
         if data[at] in b"ZE" and (self._held or self._behind):
             self._pass_on(data[start:at])
@@ -144,10 +148,15 @@ class Replies:
 
     def _pass_on(self, data: bytes) -> None:
         if data:
-            if self.remember is not None and not self.remember(data):
-                self.remember = None
+            if self._unit is not None:
+                self._unit.remember_reply(data)
             self._segments.append(("pass", data))
             self._kept += len(data)
+
+    def _turn(self) -> None:
+        """What comes next belongs to the request that is answered now."""
+        expected = self._session.expected
+        self._unit = expected[0].transaction if expected else None
 
     def _release(self, *, well: bool) -> None:
         """Say that a statement is complete, or never do: its commit has failed."""

@@ -10,11 +10,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from chaos.wire.postgres_transaction import UNSURE
+from chaos.wire.postgres_transaction import UNSURE, Transaction
 
 if TYPE_CHECKING:
     from chaos.wire.postgres_sql import Statement
-    from chaos.wire.postgres_transaction import Ask, Transaction
+    from chaos.wire.postgres_transaction import Ask
 
 
 class NotUnderstood(Exception):
@@ -41,6 +41,7 @@ class Expected:
     error: bytes = b""
     refused: bool = False
     prepares: tuple[bytes, Statement | None] | None = None  # a name, and what it meant before
+    guesses: int = 0  # how often the session's state had been predicted when it was sent
 
     @property
     def ends(self) -> bool:
@@ -52,10 +53,12 @@ class Session:
     """See the module's docstring."""
 
     def __init__(self) -> None:
+        self.transaction = Transaction()  # of the last request
         self.expected: deque[Expected] = deque([Expected("startup")])
         self.status = b"I"  # I idle, T in a block, E in a failed one: as of the last reply
         self.predicted = b"I"  # as of the last request, if nothing fails
         self.unsure = False  # whether `predicted` rests on a request that was not answered yet
+        self._guesses = 0
         self.keeping = False  # replies are kept back until the one that ends the unit
         self.copying = False  # the server waits for a COPY's data
         self.streaming = False  # a replication stream runs
@@ -67,6 +70,7 @@ class Session:
 
     def expect(self, expected: Expected) -> Expected:
         """A request goes out; what the server will say to it."""
+        expected.transaction, expected.guesses = self.transaction, self._guesses
         if self._skipping is None:
             self.expected.append(expected)
         elif expected.of == "sync":
@@ -121,7 +125,7 @@ class Session:
             raise NotUnderstood(f"the server is ready, and has not answered a {ended.of}")
         self.status = status
         self.copying = self.streaming = False
-        if not self.expected:
+        if ended.guesses == self._guesses:
             self.predicted, self.unsure = status, False
         return ended
 
@@ -148,6 +152,7 @@ class Session:
             after = _after(statement, self.predicted)
             if after:
                 self.predicted, self.unsure = after, True
+                self._guesses += 1
 
     def _moot(self, entry: Expected) -> None:
         if entry.ask is not None:

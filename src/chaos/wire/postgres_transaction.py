@@ -16,6 +16,9 @@ LIMIT: Final = 64 * 1024
 UNSURE: Final = Statement(b"", "write")
 """What nothing is known of."""
 
+END: Final = Statement(b"ROLLBACK", "rollback")
+"""What ends a block, one way or the other."""
+
 INERT: Final[frozenset[Kind]] = frozenset(
     ("empty", "begin", "commit", "rollback", "savepoint", "rollback to", "release", "copy out", "harmless")
 )
@@ -81,14 +84,15 @@ class Transaction:
                 self.contents.append(piece[: self.room])
                 self.room -= len(piece)
 
-    def remember_reply(self, piece: bytes) -> bool:
-        """The same for what it reads; false when there is no more room."""
-        self.read += piece[: LIMIT - len(self.read)]
-        return len(self.read) < LIMIT
+    def remember_reply(self, piece: bytes) -> None:
+        """The same for what it reads."""
+        if len(self.read) < LIMIT:
+            self.read += piece[: LIMIT - len(self.read)]
 
     def remember_copied(self, piece: bytes) -> None:
         """The same for what it copies in."""
-        self.copied += piece[: LIMIT - len(self.copied)]
+        if len(self.copied) < LIMIT:
+            self.copied += piece[: LIMIT - len(self.copied)]
 
     @property
     def whole(self) -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from chaos.wire.postgres_messages import FLUSH, SYNC, ask, error, message, query, run
 from chaos.wire.postgres_replies import Replies
 from chaos.wire.postgres_session import Expected, Session
-from chaos.wire.postgres_transaction import Ask, Transaction
+from chaos.wire.postgres_transaction import END, Ask, Transaction
 from chaos.wire.steps import Delivered, Drop, Effect, Insert, Pass, Wait
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Units:
         self._out = bytearray()  # read, passing, not said
         self._asked = self._number = 0
         self._answer = Ask()
-        self._transaction = Transaction()
+        self._transaction = self._session.transaction
         self._executed = False  # anything that may have written, since the last Sync
         self._copied = False
         self._open = False  # a batch of the extended protocol has begun, and no Sync ended it
@@ -54,9 +54,8 @@ class Units:
 
     def _begin_unit(self) -> None:
         """A transaction may begin here."""
-        self._transaction = Transaction()
+        self._transaction = self._session.transaction = Transaction()
         self._executed = self._copied = False
-        self._replies.remember = self._transaction.remember_reply
 
     # -- passing -------------------------------------------------------------------------------------------------
 
@@ -167,6 +166,7 @@ class Units:
 
     def _roll_back(self, told: bytes, number: int = 0, of: ReplyOf = "query") -> Iterator[Step]:
         """Roll back in place of a commit; the client is told this error."""
+        self._session.predict(END)
         last = Expected(of, drop=True, number=number, instead=told + message(b"Z", b"I"), refused=True)
         if of == "query":
             yield from self._insert(query(b"ROLLBACK"), last)

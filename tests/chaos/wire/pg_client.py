@@ -22,6 +22,12 @@ H, S = FLUSH, SYNC
 COPY_DONE = message(b"c", b"")
 
 
+def start_up(version: int = 3 << 16, **settings: str) -> bytes:
+    """The first message."""
+    body = b"".join(f"{name}\0{value}\0".encode() for name, value in settings.items())
+    return struct.pack("!iI", len(body) + 9, version) + body + b"\0"
+
+
 def query(text: str) -> bytes:
     """A simple Query."""
     return message(b"Q", text.encode() + b"\0")
@@ -87,8 +93,7 @@ class Client:
         self._socket = socket.create_connection((parts.hostname or "", parts.port or 5432), timeout=WITHIN_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         options = {"user": unquote(parts.username or "postgres"), "database": unquote(parts.path[1:]), **options}
-        body = b"".join(f"{name}\0{value}\0".encode() for name, value in options.items())
-        self.send(struct.pack("!iI", len(body) + 9, version) + body + b"\0")
+        self.send(start_up(version, **options))
         self._in = bytearray()
         self.greeting = self.until("Z")
         [key] = [body for kind, body in self.greeting if kind == "K"]
