@@ -122,6 +122,7 @@ class Lane:
         self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka)
         self._ports: dict[tuple[str, int], Port] = {}
         self._trusted: dict[str, Process] = {}
+        self._processes: list[Process] = []
         self._connection: Any = None
         self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
@@ -153,10 +154,11 @@ class Lane:
         return list(cursor) if cursor.description else []
 
     def close(self) -> None:
-        """End the lane's wire and trusted workers, its own connection, and the leases of its ports."""
+        """End the lane's workers and its wire, its own connection, and the leases of its ports."""
+        for process in self._processes:  # first, as the addresses that it knows will be given to others
+            if process.exit is None:
+                process.kill()
         self.links.close()
-        for process in self._trusted.values():
-            process.kill()
         if self._connection is not None:
             self._connection.close()
         for port in self._ports.values():
@@ -206,9 +208,12 @@ class Lane:
         log = f"{self.name}-{label}"
         if worker.call is not None:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
-            return zygote.fork(log, worker.call, env=env, cwd=self.directory)
-        argv = [translate(self.fill(word, **more)) for word in worker.argv]
-        return self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
+            process = zygote.fork(log, worker.call, env=env, cwd=self.directory)
+        else:
+            argv = [translate(self.fill(word, **more)) for word in worker.argv]
+            process = self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
+        self._processes.append(process)
+        return process
 
     def require_listening(
         self,
