@@ -31,10 +31,11 @@ def exits_on_restart() -> None:
 
 
 def exits_afterwards() -> None:
-    """Works on one job and ends with code 3."""
+    """Works on one job, and ends with code 3 when the drill of that has been judged."""
     while not (jobs := _jobs()):
         time.sleep(0.001)
     _work(jobs[0])
+    time.sleep(0.1)
     sys.exit(3)
 
 
