@@ -312,8 +312,10 @@ class Crew:
         try:
             self._lane.links.cut(member.key)
             name, ended = member.name, member.process.kill()
-            self._require_killed(member, pid)
-            landed = self._lane.links.bury(member.key)
+            try:
+                self._require_killed(member, pid)
+            finally:
+                landed = self._lane.links.bury(member.key)
             how = f"{ended}{'; delivered, reply lost: ' if landed else ''}{', '.join(landed)}"
             with self._lane.supervisor.changing():
                 armed.fired.append(Fired(str(fault), name, how))
@@ -337,6 +339,7 @@ class Crew:
     def _require_killed(self, member: Member, pid: int) -> None:
         """It was our signal that ended the process we started, and the one that arrived (`pid`) is gone with it."""
         if member.process.exit is None or member.process.exit.status != -signal.SIGKILL:
+            member.told = True  # by this
             raise ProcessDied(member.name, how=member.process.exit, log=member.process.log)
         try:
             wait_until(f"process {pid} to be gone", lambda: not _alive(pid), Deadline(_DEATH_S), every=0.001)

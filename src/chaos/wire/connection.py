@@ -214,8 +214,7 @@ class Connection:
             self.client.reset() if error is not None and not self.is_cut else self.client.close()
         elif end is self.client and (self.requests.finished or self._reopen):
             self.server.close()
-        if self.client.gone and self.server.gone:
-            self._forget()
+        self._forget()
         self.proxy.changed()
 
     async def reopen(self) -> None:
@@ -254,7 +253,8 @@ class Connection:
             self.server.close()
 
     def _forget(self) -> None:
-        if self in self.member.connections:
+        """If both sides are gone for good. Until then a kill of its worker has to find it."""
+        if self.client.gone and self.server.gone and not self._reopen and self in self.member.connections:
             self.member.connections.discard(self)
             self.link.connections -= 1
             if self._overdue is not None:
@@ -268,12 +268,11 @@ class Connection:
 
     def break_off(self) -> None:
         """Reset both sides."""
-        self.is_cut = True
-        self.requests.held = True
+        self.is_cut = self.requests.held = True
+        self._reopen = False
         self.client.reset()
         self.server.reset()
-        if self.client.gone and self.server.gone:
-            self._forget()
+        self._forget()
 
     def cut(self) -> None:
         """Let nothing more through, either way; replies are read and thrown away."""
@@ -293,7 +292,9 @@ class Connection:
             await self.proxy.until(drained, _DRAIN_S)
             await self.leave()
         self.lost_replies += [f"{sent.point} (no reply)" for sent in self.unanswered.values() if sent.whole]
+        self._reopen = False
         self.client.reset()
+        self._forget()
 
     async def leave(self) -> None:
         """End the server's session, and return when it has; what it may still be doing is in `doubts`."""

@@ -31,7 +31,7 @@ class Frame:
     def __init__(self, connection: Connection, effect: Effect, points: tuple[str, ...]) -> None:
         self.connection, self.effect, self.points = connection, effect, points
         self.did: list[str] = []
-        self.kills = False  # has begun to kill, which is not broken off any more
+        self.kills = False  # is killing, which is not broken off any more
         self.killed = False  # an order to kill was taken
         self._proxy = connection.proxy
         self._sent = self._delivered = self._gone = False  # gone: it will not be sent any more
@@ -77,7 +77,12 @@ class Frame:
     async def kill(self) -> None:
         """SIGKILL the worker. On return it is dead and nothing of it is under way anywhere."""
         self.kills = self._gone = True
-        landed = await self._proxy.kill(self)
+        try:
+            landed = await self._proxy.kill(self)
+        finally:
+            self.kills = False
+            self._proxy.changed()
+        self._frozen = False
         self.did.append("was ended by SIGKILL" + (f"; delivered, reply lost: {', '.join(landed)}" if landed else ""))
 
     async def lose(self, how: str) -> None:
@@ -177,9 +182,14 @@ class Frame:
 
     async def finish(self) -> None:
         """The fault is done with it: what it did not stop goes on."""
+        try:
+            if self._frozen:
+                await self.thaw()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         connection = self.connection
-        if self._frozen:
-            await self.thaw()
         if self._proxy.closing and not connection.is_cut:
             connection.break_off()  # what is held when everything ends never arrives
         if not connection.is_cut and self.waits:

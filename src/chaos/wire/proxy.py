@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from chaos.wire.messages import ArmedFault, Enlist, OpenLink
     from chaos.wire.steps import WireProtocol
 
+_KILL_S, _LAST_WORDS_S = 14.0, 4.0  # together less than whoever disarms has patience for
+
 
 @dataclass(eq=False)
 class Member:
@@ -152,15 +154,22 @@ class Proxy:
         self.points.arm(armed)
         for member in self.members.values():
             member.incarnation = 0
+            for connection in member.connections:
+                if connection.unseen:
+                    self.send(Noted(time.time(), "raw", member.label, connection.unseen))
 
     async def disarm(self) -> None:
         """Wait for nothing any more. On return no fault is at work, and nobody is left waiting in silence."""
         self.points.disarm()
-        for frame, task in self._working.items():
-            if not frame.kills:
-                task.cancel()
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun never says how it ended
+        killing = [frame for frame in self._working if frame.kills]
+        for frame in self._working.keys() - killing:
+            self._working[frame].cancel()
+        await self.until(lambda: not any(frame.kills for frame in killing), _KILL_S)
+        for frame in self._working.keys() & killing:  # it has killed, and does something more
+            self._working[frame].cancel()
         if self._working:
-            await asyncio.wait(self._working.values(), timeout=2 * PATIENCE_S)
+            await asyncio.wait(self._working.values(), timeout=_LAST_WORDS_S)
         for member in self.members.values():
             for connection in list(member.connections):
                 if connection.silent:
@@ -281,12 +290,13 @@ class Proxy:
         number, member = self._order, frame.connection.member
         done = self._orders[number] = asyncio.get_running_loop().create_future()
         self.send(Order(number, what, member.label, member.life, pid))
-        try:
-            carried: Carried = await asyncio.wait_for(done, 3 * PATIENCE_S)
-        except TimeoutError:
-            return Carried(number, f"nobody carried out the order to {what} it")
+        try:  # not `wait_for`: Python 3.11's loses a cancellation that comes together with the answer
+            await asyncio.wait([done], timeout=3 * PATIENCE_S)
         finally:
             del self._orders[number]
+        if not done.done():
+            return Carried(number, f"nobody carried out the order to {what} it")
+        carried: Carried = done.result()
         frame.killed = frame.killed or carried.taken
         return carried
 
