@@ -140,10 +140,8 @@ def _do(what: str, key: str, raw: socket.socket) -> None:
         with socket.create_connection(_service()) as end:
             end.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             os._exit(0)
-    elif what == "arrive and exit":
-        threading.Thread(target=checkpoint, args=("point",)).start()
-        time.sleep(0.1)
-        os._exit(0)
+    elif what == "arrive":
+        checkpoint("point")
     elif what == "raw":
         raw.sendall(_RAW)
     else:

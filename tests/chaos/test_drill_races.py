@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -123,7 +125,7 @@ def test_two_kills_at_once(onecharge: Session) -> None:
 
 @pytest.mark.parametrize(
     ("do", "schedule"),
-    [("send and exit", "w/http.post#1:crash-before"), ("arrive and exit", "w/point#1:crash-before")],
+    [("send and exit", "w/http.post#1:crash-before"), ("arrive", "w/point#1:crash-before")],
 )
 def test_worker_that_exits_where_it_is_to_be_killed(
     onecharge: Session, monkeypatch: pytest.MonkeyPatch, do: str, schedule: str
@@ -132,9 +134,10 @@ def test_worker_that_exits_where_it_is_to_be_killed(
     with scene(onecharge) as made:
         cut = made.lane.links.cut
 
-        def cut_late(label: str) -> None:
+        def cut_late(label: str) -> None:  # of who waits at a checkpoint, which does not end by itself
             cut(label)
             [process] = made.alive()
+            os.kill(process.pid, signal.SIGTERM)
             made.lane.supervisor.wait_for(lambda: process.exit is not None, Deadline(10))
 
         monkeypatch.setattr(made.lane.links, "cut", cut_late)
