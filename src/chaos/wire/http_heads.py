@@ -3,8 +3,8 @@
 h11's word is final, and takes 60 µs a head: more than a wire may cost. So a head of the plainest form, where h11 could
 say one thing only, is read by two regular expressions, 4 µs; any other one goes to h11. A test holds the two together.
 
-Tried instead: httptools (llhttp) is as fast, and more lenient than h11 where lengths contradict; a cache of heads read
-before, which hits nothing as lengths and keys of idempotency differ each time.
+Thought of and not taken: httptools (llhttp), which is more lenient than h11 where lengths contradict; a cache of heads
+read before, which would hit nothing as lengths and keys of idempotency differ each time.
 """
 
 from __future__ import annotations

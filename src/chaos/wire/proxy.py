@@ -310,6 +310,8 @@ class Proxy:
         if not member.whole_group:
             await self.until(lambda: member.pid > 0)
             pid = self._owners(member).get(frame.connection.client_port, 0)
+            if not pid:
+                raise NotPossible("nobody owns its connection any more")
         carried = await self.order("continue" if go_on else "stop", frame, pid)
         if carried.error:
             raise NotPossible(carried.error)
