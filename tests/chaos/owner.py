@@ -24,6 +24,7 @@ _PATIENCE_S = 30.0
 # What a script finds when it runs: a supervisor, and a way to say what it has come to.
 _BEFORE = """
 import json, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from pathlib import Path
 from chaos.workers.supervisor import Supervisor
 def tell(**facts): print(json.dumps(facts), flush=True)
