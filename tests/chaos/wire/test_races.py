@@ -296,12 +296,13 @@ async def test_effect_without_a_reply_is_awaited(stage: Stage) -> None:
     served, (_, other) = await stage.serve(read_late), await stage.linked()
     link = stage.link(served.port, "kafka")
     stage.arm("w/http.put#1:crash-before")
-    await stage.connect(link, produce())
+    request = produce()
+    await stage.connect(link, request)
     await stage.until(lambda: stage.all(messages.Seen))
     await stage.connect(other, PUT)
     fired = await stage.fired()
     [(at, _, data)] = served.got
-    assert data == produce()
+    assert data == request
     assert at < fired.at
 
 
