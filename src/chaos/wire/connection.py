@@ -189,7 +189,11 @@ class Connection:
         self.break_off()
 
     def _be_patient(self) -> None:
-        if self.protocol.kept and self._overdue is None:
+        if not self.protocol.kept:
+            if self._overdue is not None:
+                self._overdue.cancel()
+                self._overdue = None
+        elif self._overdue is None:
             self._overdue = asyncio.get_running_loop().call_later(_OVERDUE_S, self._be_patient_no_more)
 
     def _be_patient_no_more(self) -> None:

@@ -49,6 +49,7 @@ class Rig:
 
     def arm(self, schedule: str) -> None:
         """Count anew, and break what the schedule says. What was heard before is forgotten."""
+        self.wire.do(messages.Count)  # what happened before has been heard when this is answered
         self.events.clear()
         self._incarnations = dict.fromkeys(self._incarnations, 0)
         faults = tuple(map(armed_fault, Schedule.parse(schedule).faults))
