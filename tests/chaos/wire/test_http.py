@@ -483,5 +483,6 @@ def test_real_server_and_a_client_that_pipelines_and_waits(shop: int) -> None:
     steps = [step for step in connection.steps if isinstance(step, Answer)]
     assert [(step.number, step.outcome) for step in steps] == [(1, "done"), (2, "refused"), (3, "done")]
     recording: list[Piece] = [(">", bytes(connection.requests)), ("<", bytes(connection.replies))]
-    replayed = [step for _, step in play(recording) if isinstance(step, Effect | Answer)]
-    assert replayed == [step for step in connection.steps if isinstance(step, Effect | Answer)]
+    replayed = [step for _, step in play(recording)]
+    for kind in (Effect, Answer):  # the server may answer the first before it has been sent the second
+        assert [one for one in replayed if type(one) is kind] == [one for one in connection.steps if type(one) is kind]
