@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from chaos import history
 from chaos.schedule import CRASH_BEFORE
 from chaos.wire import messages
 
@@ -36,7 +37,8 @@ class Armed:
     def __init__(self, schedule: Schedule, unwired: Mapping[str, str] = MappingProxyType({})) -> None:
         self._unwired = unwired
         self.fired: list[Fired] = []
-        self.events: list[tuple[float, str]] = []
+        self.unfit: list[str] = []  # faults that could never be done where they were asked for, and why
+        self.history: list[history.Event] = [history.Began(time.time(), str(schedule))]
         self.number = 0  # the wire's for this arming
         self.held = 0  # workers that were stopped for good and are not back
         self.failure: BaseException | None = None
@@ -44,33 +46,35 @@ class Armed:
         self.faults = dict(enumerate(schedule.faults))
         self._waiting = dict(self.faults)
         self._working: set[int] = set()
+        self._begun: set[int] = set()  # faults that have fired, by number
         self._sites: set[str] = set()
-        self._open: dict[tuple[int, int], str] = {}  # effects that no server has replied to yet
+        self._open: dict[tuple[int, int], str] = {}  # effects of which nobody knows yet what became of them
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
     @property
     def done(self) -> bool:
-        """Every fault has fired and its worker is back."""
+        """Every fault has fired and its worker is back, and nothing is in flight."""
         return not self._waiting and not self.busy
 
     @property
     def busy(self) -> bool:
-        """A fault is at work, or a worker on its way back."""
-        return bool(self._working or self.held)
+        """A fault is at work, a worker on its way back, or an effect on its way to its server or back."""
+        return bool(self._working or self.held or self._open)
 
-    def arrived(self, member: Member, site: str) -> Fault | None:
-        """Count an arrival; the fault to carry out there, if any."""
-        arrival = (member.worker.name, member.incarnation - member.base, site)
+    def arrived(self, member: Member, generation: int, site: str) -> Fault | None:
+        """Count an arrival at a checkpoint; the fault to carry out there, if any."""
+        arrival = (member.worker.name, generation, site)
         self._counts[arrival] += 1
-        self.note(f"{member.name}/{site}#{self._counts[arrival]}")
+        nth = self._counts[arrival]
+        point = f"{member.worker.name}~{generation}/{site}#{nth}"
+        self.history.append(history.Arrived(time.time(), point, member.key))
         self._sites.add(f"{member.worker.name}/{site}")
         for number, fault in list(self._waiting.items()):
-            point = (fault.worker, fault.incarnation, fault.site)
-            if point == arrival and not fault.key and fault.nth == self._counts[arrival]:
+            if (fault.worker, fault.incarnation, fault.site) == arrival and not fault.key and fault.nth == nth:
                 self.over(number)
                 if fault.action == CRASH_BEFORE:
                     return fault
-                self.troubles.append(f"{fault} was reached at a checkpoint, where only {CRASH_BEFORE} can be done")
+                self.spared(fault, f"it is a checkpoint, where only {CRASH_BEFORE} can be done", unfit=True)
         return None
 
     def reached(self, number: int) -> None:
@@ -84,19 +88,49 @@ class Armed:
         self._working.discard(number)
         return self.faults.get(number)
 
+    def broke(self, fault: Fault, worker: str, what: str) -> None:
+        """A fault was carried out."""
+        self._begun |= {number for number, one in self.faults.items() if one is fault}
+        self.fired.append(Fired(str(fault), worker, what))
+        self.history.append(history.Broke(time.time(), str(fault), worker, what))
+
+    def spared(self, fault: Fault, reason: str, *, unfit: bool) -> None:
+        """A fault was reached and not carried out."""
+        self.history.append(history.Spared(time.time(), str(fault), reason, unfit))
+        text = f"{fault} was reached and not carried out: {reason}"
+        self.trouble(text)
+        if unfit:
+            self.unfit.append(text)
+
     def seen(self, event: messages.Seen) -> None:
         """An effect is on the wire."""
         for point in event.points:
             worker, _, site = point.rpartition("#")[0].partition("/")
             self._sites.add(f"{worker.partition('~')[0]}/{site}")
         self._open[event.connection, event.effect] = event.points[0]
-        self.note(" = ".join(event.points))
+        asked = history.Asked(event.at, event.points, event.worker, event.connection, event.effect, event.evidence)
+        self.history.append(asked)
 
     def answered(self, event: messages.Answered) -> None:
-        """Its server has replied."""
+        """Somebody knows what became of it."""
         point = self._open.pop((event.connection, event.effect), None)
         if point is not None:
-            self.note(f"{point} {event.outcome}")
+            told = (event.outcome, event.connection, event.effect, event.evidence)
+            self.history.append(history.Replied(event.at, point, *told))
+
+    def closed(self, connection: int) -> None:
+        """No more will be known of what a connection had open."""
+        for number in [number for number in self._open if number[0] == connection]:
+            del self._open[number]
+
+    def started(self, worker: str, pid: int) -> None:
+        """A killed worker is back."""
+        self.history.append(history.Started(time.time(), worker, pid))
+
+    def blind(self, text: str) -> None:
+        """What is in flight cannot be seen any more."""
+        self._open.clear()
+        self.trouble(text)
 
     def trouble(self, text: str) -> None:
         """Something that makes the verdict unknown, said once."""
@@ -104,15 +138,22 @@ class Armed:
             self.troubles.append(text)
 
     def note(self, text: str) -> None:
-        """Something happened."""
-        self.events.append((time.time(), text))
+        """Something else happened."""
+        self.history.append(history.Noted(time.time(), text))
+
+    @property
+    def not_reached(self) -> list[Fault]:
+        """Faults whose points never came because one that fired before them has changed the course of things."""
+        first = min(self._begun, default=len(self.faults))
+        return [fault for number, fault in self._waiting.items() if number > first]
 
     def reasons(self) -> list[str]:
         """Why the run proves less than it should: recoveries that failed, faults that never fired and what was seen."""
         sites = ", ".join(sorted(self._sites))
         seen = f"arrivals were seen at {sites}" if sites else "no arrival was seen anywhere"
-        missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in self._waiting.values()]
-        services = {fault.site.partition(".")[0] for fault in self._waiting.values()}
+        missing = [fault for fault in self._waiting.values() if fault not in self.not_reached]
+        missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in missing]
+        services = {fault.site.partition(".")[0] for fault in missing}
         missed += [f"{self.faults[number]} was still at work" for number in sorted(self._working)]
         missed += [self._unwired[service] for service in sorted(services & self._unwired.keys())]
         return missed + self.troubles + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])

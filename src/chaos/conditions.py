@@ -28,7 +28,7 @@ def no_rows(relation: str) -> Condition:
     """A table or view of the lane's database is empty."""
 
     def outstanding(lane: Lane) -> str:
-        [(count,)] = lane.execute(f"SELECT count(*) FROM {relation}")  # noqa: S608 - the drill's author names it
+        [(count,)] = lane.look(f"SELECT count(*) FROM {relation}")  # noqa: S608 - the drill's author names it
         return f"{relation} has {count} rows" if count else ""
 
     return Condition(f"no rows in {relation}", outstanding)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chaos.armed import Armed, Fired, armed_fault
+from chaos.armed import Armed, armed_fault
 from chaos.errors import ChaosError, ProcessDied
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
@@ -108,9 +108,11 @@ class Crew:
 
     def __init__(self, lane: Lane, workers: Sequence[Worker]) -> None:
         self._last_arrival = time.monotonic()
+        self._happened = 0
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
         self._armed: Armed | None = None
+        self.overhear: Callable[[messages.Event], None] = lambda _event: None  # all that the wire says; must not wait
         self._recovery = _Errands("onecharge-recovery")
         self._orders = _Errands("onecharge-orders")
 
@@ -169,6 +171,11 @@ class Crew:
             if member.process.exit is not None:
                 self._restart(member)
 
+    def wait(self, seconds: float) -> None:
+        """Return when something has happened on the wire or to a worker, or after so long."""
+        before = self._happened
+        self._lane.supervisor.wait_for(lambda: self._happened != before, Deadline(seconds))
+
     def rest(self) -> None:
         """Return when no worker has arrived anywhere for a moment.
 
@@ -222,7 +229,7 @@ class Crew:
                 return False
             self._last_arrival = time.monotonic()
             armed = self._armed
-            fault = armed.arrived(member, site) if armed is not None else None
+            fault = armed.arrived(member, self._generation(member.worker), site) if armed is not None else None
             if armed is None or fault is None:
                 return True
             member.held += 1
@@ -231,10 +238,16 @@ class Crew:
         self._recovery.add(functools.partial(self._crash, member, fault, armed, pid))
         return False
 
+    def _generation(self, worker: Worker) -> int:
+        """How many processes of a role have been replaced since the schedule was armed."""
+        return sum(one.incarnation - one.base for one in self._members.values() if one.worker is worker)
+
     def _heard(self, event: messages.Event) -> None:
         """In the hub's thread: what happens on the wire."""
         with self._lane.supervisor.changing():
             armed = self._armed
+            self._happened += 1
+            self.overhear(event)
             if isinstance(event, messages.Order):
                 self._ordered(event, armed)
             elif armed is None:
@@ -244,10 +257,12 @@ class Crew:
                 armed.seen(event)
             elif isinstance(event, messages.Answered):
                 armed.answered(event)
+            elif isinstance(event, messages.Closed):
+                armed.closed(event.connection)
             elif isinstance(event, messages.Noted):
                 armed.note(f"{event.worker} {event.kind}: {event.text}")
                 if event.kind in _BLIND:
-                    armed.trouble(f"{event.worker}: {_BLIND[event.kind]}: {event.text}")
+                    armed.blind(f"{event.worker}: {_BLIND[event.kind]}: {event.text}")
             elif isinstance(event, messages.Reached | messages.Fired | messages.Failed):
                 self._fault(event, armed)
 
@@ -270,12 +285,12 @@ class Crew:
         if isinstance(event, messages.Reached):
             armed.reached(event.fault)
             return
-        fault, member = armed.over(event.fault), self._members[event.worker]
+        fault, member = armed.faults[event.fault], self._members[event.worker]
+        armed.over(event.fault)
         if isinstance(event, messages.Fired):
-            armed.fired.append(Fired(str(fault), member.name, event.what))
-            armed.note(str(armed.fired[-1]))
+            armed.broke(fault, member.name, event.what)
         else:
-            armed.trouble(f"{fault} was reached and not carried out: {event.reason}")
+            armed.spared(fault, event.reason, unfit=event.unfit)
         if event.killed:
             self._recovery.add(functools.partial(self._bring_back, member, armed))
 
@@ -318,8 +333,7 @@ class Crew:
                 landed = self._lane.links.bury(member.key)
             how = f"{ended}{'; delivered, reply lost: ' if landed else ''}{', '.join(landed)}"
             with self._lane.supervisor.changing():
-                armed.fired.append(Fired(str(fault), name, how))
-                armed.note(str(armed.fired[-1]))
+                armed.broke(fault, name, how)
         except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
             armed.failure = error
         self._bring_back(member, armed)
@@ -329,7 +343,7 @@ class Crew:
         try:
             if armed.failure is None:
                 self._restart(member)
-                armed.note(f"{member.name} started (pid {member.process.pid})")
+                armed.started(member.name, member.process.pid)
         except BaseException as error:  # noqa: BLE001 - handed to the drill, which waits for it
             armed.failure = error
         with self._lane.supervisor.changing():
@@ -363,8 +377,8 @@ class Crew:
         calls = [one.call for one in self._workers if one.call]
         modules = sorted({call.partition(":")[0] for call in calls})
         worker, links = member.worker, self._lane.links
-        whole_group, incarnation = worker.kill == "group", member.incarnation - member.base
-        links.enlist(member.key, worker.name, incarnation, life=member.incarnation, whole_group=whole_group)
+        generation = self._generation(worker)
+        links.enlist(member.key, worker.name, generation, life=member.incarnation, whole_group=worker.kill == "group")
         process = self._lane.start(
             worker, replica=member.replica, incarnation=member.incarnation, preload=modules, wired=True
         )

@@ -4,13 +4,14 @@ The steps are those of every drill: *arm* the schedule; run the *workload*; *bre
 *recover* it; wait until the system has *settled*; *judge* by the ledger.
 
 A verdict is ``holds``, ``violated`` or ``unknown``, and unknown is never taken for a success: no fault fired, nothing
-was accepted, the system did not settle, a worker ended by itself, a check raised. Each says so in `Verdict.reasons`.
+was accepted, the system did not settle, a worker ended by itself, a check raised. Each says so in `Verdict.reasons`. A
+fault whose point never came because an earlier one had changed the course of things is in `Verdict.not_reached`, and
+the drill is judged as the shorter schedule that it was.
 """
 
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import time
 import urllib.parse
@@ -18,6 +19,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from chaos import history
 from chaos.errors import ChaosError, Undecided, Violated
 from chaos.waiting import Deadline, wait_until
 from chaos.wire.messages import Name
@@ -29,16 +31,22 @@ if TYPE_CHECKING:
     from chaos.armed import Armed, Fired
     from chaos.invariants import Ledger, Record, Violation
     from chaos.lane import Lane
-    from chaos.schedule import Schedule
+    from chaos.schedule import Fault, Schedule
     from chaos.system import System
 
 _CALL_S = 5.0
+_LOOK_S = 0.01
+_ID_LENGTH = 16  # shorter texts in a reply are words, not keys
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
 
 @dataclass
 class Verdict:
-    """What a drill showed. `schedule` as text is what to replay; `events` is all that happened, in order."""
+    """What a drill showed. `schedule` as text is what to replay; `history` is all that happened, in order.
+
+    `unfit` says of faults that they could never be done where they were asked for, such as the loss of a reply that
+    nobody sends: the verdict is unknown then, and a sweep counts that as no schedule at all.
+    """
 
     schedule: Schedule
     ledgers: tuple[Ledger, ...]
@@ -46,7 +54,9 @@ class Verdict:
     fired: list[Fired] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
+    not_reached: list[Fault] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
+    history: list[history.Event] = field(default_factory=list)
     logs: tuple[Path, ...] = ()
     error: Exception | None = None  # what ended the run early, with its traceback
 
@@ -56,6 +66,11 @@ class Verdict:
         if self.violations:
             return "violated"
         return "unknown" if self.reasons else "holds"
+
+    @property
+    def events(self) -> list[str]:
+        """The history in words, with the seconds since it began."""
+        return [f"{event.at - self.history[0].at:8.3f} {event}" for event in self.history]
 
     def records(self, key: str) -> list[Record]:
         """Everything the ledgers say about a key."""
@@ -83,6 +98,7 @@ class Verdict:
         """What was broken, why the verdict is what it is, the ledger lines it was judged by; on demand, all events."""
         lines = [f"{self.status}: {str(self.schedule) or 'no fault'}"]
         lines += [f"  fired     {fired}" for fired in self.fired]
+        lines += [f"  missed    {fault}: not reached, the course of things was another" for fault in self.not_reached]
         lines += [f"  violated  {violation}" for violation in self.violations]
         lines += [f"  unknown   {reason}" for reason in self.reasons]
         for key in self.keys:
@@ -105,53 +121,77 @@ def _count(number: int, noun: str) -> str:
 
 
 class Run:
-    """What a workload does its work with: HTTP calls to the system, statements to its database, keys to answer for."""
+    """What a workload does its work with: HTTP calls to the system, statements to its database, keys to answer for.
 
-    def __init__(self, system: System, deadline: Deadline) -> None:
+    Keys are what makes the names of points stable: ``[key-2]`` is what is about the second key that the workload
+    told of. Tell of a key before the system can know it, by `new_key` or `name`; `post` does so by itself.
+    """
+
+    def __init__(self, system: System, armed: Armed, deadline: Deadline) -> None:
         self.lane: Lane = system.lane
         self.keys: list[str] = []
-        self._system, self._deadline = system, deadline
+        self._system, self._armed, self._deadline = system, armed, deadline
         self._aliases: dict[str, str] = {}
 
     def new_key(self) -> str:
-        """A key that nobody has used: text of fixed width. Points that carry a run's n-th key are named ``[key-n]``."""
+        """A key that nobody has used: text of fixed width."""
         key = uuid.uuid4().hex
-        self._name(key)
+        self.name(key)
         return key
+
+    def name(self, key: str, alias: str = "") -> str:
+        """Have points that are about `key` named by its alias: ``key-1``, ``key-2`` and so on, unless you say one.
+
+        `key` should be unique and of fixed width: ``order-1`` is found inside ``order-10``. Two keys may share an alias.
+        """
+        if key not in self._aliases:
+            given = alias or f"key-{len(set(self._aliases.values())) + 1}"
+            self._aliases[key] = given
+            self.lane.links.wire.do(lambda number: Name(number, key, given))
+            self._armed.history.append(history.Named(time.time(), key, given))
+        return self._aliases[key]
 
     def accept(self, key: object) -> None:
         """Say that the system has accepted `key` and must answer for it from now on. As text, it is a ledger's key."""
-        self._name(str(key))
+        self.name(str(key))
         self.keys.append(str(key))
-
-    def _name(self, key: str) -> None:
-        if key not in self._aliases:
-            alias = self._aliases[key] = f"key-{len(self._aliases) + 1}"
-            self.lane.links.wire.do(lambda number: Name(number, key, alias))
+        self._armed.history.append(history.Accepted(time.time(), str(key)))
 
     def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement in the lane's database, committed at once, and return its rows."""
         return self.lane.execute(statement, parameters)
 
+    def produce(self, topic: str, value: bytes, *, key: bytes | None = None) -> None:
+        """Put a message on the lane's topic with that short name, and return when the broker has it.
+
+        Raises:
+            ChaosError: the broker has not taken it.
+        """
+        self.lane.produce(topic, value, key)
+
     def post(self, path: str, body: Any, *, idempotency_key: str | None = None) -> Any:
         """POST JSON to the system's HTTP worker and return the reply's JSON.
 
         Like a customer who wants an answer, this asks again with the same Idempotency-Key while the worker is away or
-        says 5xx, until the drill's deadline.
+        says 5xx, until the drill's deadline. The Idempotency-Key is a key with an alias (that of the one key in the
+        body, if there is one there), and texts in the reply share that alias.
 
         Raises:
             ChaosError: it answered 4xx.
             NotInTime: no good answer came.
         """
         url = urllib.parse.urlsplit(self._system.url)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        content = json.dumps(body).encode()
+        content = json.dumps(body)
+        idempotency_key = idempotency_key or uuid.uuid4().hex
+        inside = {alias for key, alias in self._aliases.items() if key in content}
+        alias = self.name(idempotency_key, inside.pop() if len(inside) == 1 else "")
+        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
 
         def ask() -> tuple[int, bytes]:
             self._system.crew.require_healthy()
             connection = http.client.HTTPConnection(url.netloc, timeout=min(_CALL_S, self._deadline.left + 0.1))
             try:
-                connection.request("POST", path, content, headers)
+                connection.request("POST", path, content.encode(), headers)
                 reply = connection.getresponse()
                 return reply.status, reply.read()
             finally:
@@ -168,16 +208,20 @@ class Run:
         if status >= _CLIENT_ERROR:
             msg = f"POST {path} of {body} was answered {status}: {answer.decode(errors='replace')}"
             raise ChaosError(msg)
-        return json.loads(answer)
+        said = json.loads(answer)
+        for value in said.values() if isinstance(said, dict) else ():
+            if isinstance(value, str) and len(value) >= _ID_LENGTH:
+                self.name(value, alias)
+        return said
 
 
 def run_drill(system: System, schedule: Schedule) -> Verdict:
     """Carry out one drill on a running system; see the module's docstring."""
     verdict = Verdict(schedule, system.ledgers)
     deadline = Deadline(system.within)
-    began, settled = time.time(), False
+    settled = False
     with system.crew.armed(schedule) as armed:
-        run = Run(system, deadline)
+        run = Run(system, armed, deadline)
         try:
             system.workload(run)
             settled = _settle(system, run.keys, armed, deadline)
@@ -185,8 +229,8 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
             verdict.error = error
             verdict.reasons.append(f"{type(error).__name__}: {error}")
     verdict.keys = tuple(run.keys)
-    verdict.fired = armed.fired
-    verdict.events = [f"{at - began:8.3f} {text}" for at, text in armed.events]
+    verdict.fired, verdict.not_reached, verdict.unfit = armed.fired, armed.not_reached, armed.unfit
+    verdict.history = armed.history
     verdict.logs = system.crew.logs
     if armed.failure is not verdict.error or armed.failure is None:
         verdict.reasons += armed.reasons()
@@ -197,26 +241,26 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
 def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadline) -> bool:
     """Wait until nothing is left to do; True, or an exception that says what was.
 
-    It ends at once when the goal is reached: conditions met, every fault fired, no violation. Otherwise, and only
-    then, it waits out the grace, for an effect that may still come from where no condition sees it; the grace begins
-    anew when a condition is no longer met.
+    It ends at once when the goal is reached: every fault fired, nothing in flight, no violation, conditions met.
+    Otherwise, and only then, it waits out the grace, for an effect that may still come from where no condition sees
+    it; the grace begins anew when a condition is no longer met. What may end it is looked at whenever something has
+    happened on the wire, and now and then for what happens elsewhere.
     """
     quiet: Deadline | None = None
-    for pause in itertools.chain((0.001, 0.002, 0.004), itertools.repeat(0.005)):
+    looked = Deadline(0)
+    while True:
         system.crew.require_healthy()
-        outstanding = system.outstanding()
-        if outstanding:
-            quiet = None
-        else:
-            quiet = quiet or Deadline(system.grace)
-            if armed.done and not judge(system, keys, settled=True):
-                return True
-            if quiet.passed and not armed.busy:
+        reached = armed.done and not judge(system, keys, settled=True)
+        if reached or looked.passed:
+            outstanding = system.outstanding()
+            looked = Deadline(_LOOK_S)
+            quiet = None if outstanding else quiet or Deadline(system.grace)
+            if quiet is not None and (reached or (quiet.passed and not armed.busy)):
                 return True
         if deadline.passed:
-            raise deadline.missed("the system to settle", outstanding or "faults that have not fired", system.crew.logs)
-        time.sleep(pause)
-    raise AssertionError  # for the type checker: the loop has no end
+            what = system.outstanding() or "faults that have not fired, or effects in flight"
+            raise deadline.missed("the system to settle", what, system.crew.logs)
+        system.crew.wait(_LOOK_S)
 
 
 def judge(system: System, keys: Sequence[str], *, settled: bool) -> list[Violation]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from chaos.workers.supervisor import Process, Supervisor
 
 _START_S = 30.0
+_PRODUCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Lane:
         self._trusted: dict[str, Process] = {}
         self._processes: list[Process] = []
         self._connection: Any = None
+        self._producer: Any = None
+        self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
         self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
@@ -148,10 +151,49 @@ class Lane:
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement in the lane's database, committed at once, and return its rows."""
+        client = psycopg()
+        try:
+            with self._connected().transaction():
+                rows = self._rows(statement, parameters)
+                [(xid,)] = self._rows("SELECT txid_current_if_assigned()")
+        except client.errors.ActiveSqlTransaction:  # such as VACUUM, which commits by itself
+            return self._rows(statement, parameters)
+        if xid is not None:
+            self.evidence.append(f"xid:{xid % 2**32}")
+        return rows
+
+    def look(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query that changes nothing; for conditions, which ask often."""
+        self._connected()
+        return self._rows(query)
+
+    def _connected(self) -> Any:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg().connect(self.postgres, autocommit=True, application_name="onecharge")
+        return self._connection
+
+    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement, parameters or None)  # a lone % is one
         return list(cursor) if cursor.description else []
+
+    def produce(self, topic: str, value: bytes, key: bytes | None = None) -> None:
+        """Put a message on the lane's topic with that short name, and return when the broker has it.
+
+        Raises:
+            ChaosError: the broker has not taken it.
+        """
+        reports: list[tuple[Any, Any]] = []
+        if self._producer is None:
+            self.kafka_admin  # noqa: B018 - says what is missing where there is no Kafka
+            settings = {"bootstrap.servers": self.kafka, "linger.ms": 0, "partitioner": "murmur2_random", "log_level": 0}
+            self._producer = confluent_kafka().Producer(settings)
+        self._producer.produce(self.topics[topic], value, key, on_delivery=lambda *report: reports.append(report))
+        self._producer.flush(_PRODUCE_S)
+        error, message = reports[0] if reports else ("no report in time", None)
+        if error is not None:
+            raise ChaosError(f"the topic {topic!r} did not take a message: {error}")
+        at = message.offset()
+        self.evidence.append(f"log:{message.topic()}/{message.partition()}:{at}-{at}")
 
     def close(self) -> None:
         """End the lane's workers and its wire, its own connection, and the leases of its ports."""

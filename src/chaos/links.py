@@ -76,9 +76,9 @@ class Links:
         address = written if ":" in written else f"{written}:80"
         self._services[written] = _Service(address, str(record or ""), key)
 
-    def enlist(self, label: str, role: str, incarnation: int, *, life: int = 0, whole_group: bool = True) -> None:
-        """What connects through the links of `label` from here on is this incarnation."""
-        self.wire.do(lambda number: Enlist(number, label, role, incarnation, life, whole_group))
+    def enlist(self, label: str, role: str, generation: int, *, life: int = 0, whole_group: bool = True) -> None:
+        """What connects through the links of `label` from here on is a new incarnation of it."""
+        self.wire.do(lambda number: Enlist(number, label, role, generation, life, whole_group))
 
     def started(self, label: str, pid: int) -> None:
         """The process of the present incarnation of `label`."""

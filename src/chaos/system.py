@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from chaos.crew import Crew
 from chaos.drill import judge, run_drill
 from chaos.errors import ChaosError, UnknownName
+from chaos.history import Noted
 from chaos.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class System:
                 raise UnknownName("worker", fault.worker, names)
         untold = self.crew.untold()
         self.crew.revive()
-        self.crew.rest()
+        if not plan.faults or not all(fault.key for fault in plan.faults):
+            self.crew.rest()  # what counts without a key might count what comes late from the drill before
         left = self.outstanding()
         verdict = run_drill(self, plan)
         verdict.reasons += untold
@@ -124,7 +126,7 @@ class System:
         for verdict in self._held:
             verdict.violations = judge(self, verdict.keys, settled=True)
             if verdict.violations:
-                verdict.events.append("the violation was found at the end of the run")
+                verdict.history.append(Noted(time.time(), "the violation was found at the end of the run"))
                 verdict.require_holds()
         last = self._held[-1]
         last.reasons += self.crew.untold()

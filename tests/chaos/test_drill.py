@@ -19,6 +19,7 @@ from chaos import (
     nothing_lost,
     one_effect_per_key,
 )
+from chaos.history import Arrived
 from chaos.schedule import Schedule
 from chaos.waiting import Deadline
 from tests.chaos import odd_workers
@@ -113,7 +114,8 @@ def test_arrivals_of_an_earlier_drill(onecharge: Session) -> None:
             system.drill().require_holds()  # judged when its job is gone, 10 ms before the worker's last arrival
             verdict = system.drill("w/w.removed#1:crash-before")
             verdict.require_holds()
-            assert "w~0/w.taken#1" in verdict.events[0]
+            arrivals = [event for event in verdict.history if isinstance(event, Arrived)]
+            assert arrivals[0].point == "w~0/w.taken#1"
 
 
 def test_nothing_of_a_held_worker_goes_on(onecharge: Session) -> None:

@@ -37,9 +37,16 @@ class _Sent:
     """An effect that was let through: its first name, whether a reply comes, whether its last byte is on its way."""
 
     point: str
-    site: str
-    answered: bool
+    effect: Effect
     whole: bool = False
+
+    @property
+    def site(self) -> str:
+        return self.effect.site
+
+    @property
+    def answered(self) -> bool:
+        return self.effect.answered
 
 
 class Connection:
@@ -132,8 +139,9 @@ class Connection:
         return not self.replies.held
 
     def _effect(self, effect: Effect) -> None:
-        points, due = self.proxy.points.arrived(self.member.role, self.member.incarnation, effect)
-        self.proxy.send(Seen(time.time(), self.number, effect.number, points, self.member.label))
+        points, due = self.proxy.points.arrived(self.member.role, effect)
+        evidence = (f"http:{self.link.host}:{self.link.port}",) if self.link.protocol == "http" else effect.evidence
+        self.proxy.send(Seen(time.time(), self.number, effect.number, points, self.member.label, evidence))
         if due and self.proxy.members.get(self.member.label) is self.member:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
@@ -143,7 +151,7 @@ class Connection:
 
     def let_through(self, effect: Effect, point: str) -> None:
         """Send the effect on."""
-        self.unanswered[effect.number] = _Sent(point, effect.site, effect.answered)
+        self.unanswered[effect.number] = _Sent(point, effect)
         if self.link.recorder is not None:
             self.link.recorder.request(self.number, self.member.label, effect)
         self.server.write(effect.data)
@@ -155,6 +163,7 @@ class Connection:
             if not sent.answered:
                 del self.unanswered[number]
                 self._forwarded = sent.point
+                self.proxy.send(Answered(time.time(), self.number, number, "sent"))
                 self.proxy.went_through(self.member, sent.site)
         if self.frame is not None and self.frame.effect.number == number:
             self.frame.was_delivered()
@@ -163,8 +172,10 @@ class Connection:
         sent = self.unanswered.pop(answer.number, None)
         if self.link.recorder is not None:
             self.link.recorder.reply(self.number, answer)
-        self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome))
+        self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome, answer.evidence))
         if sent is not None:
+            if answer.outcome == "done":
+                self.proxy.points.done(sent.effect.evidence)
             self.proxy.went_through(self.member, sent.site)
         if self.is_cut:
             self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")

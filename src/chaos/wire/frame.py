@@ -8,9 +8,11 @@ effect that was not delivered, lost or refused is, and everything flows again.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from chaos.errors import ChaosError
+from chaos.wire.messages import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,10 @@ PATIENCE_S = 10.0
 
 class NotPossible(ChaosError):
     """A fault that cannot be carried out here; the message says why."""
+
+
+class Unfit(NotPossible):
+    """A fault that could never be carried out at such an effect."""
 
 
 class Frame:
@@ -99,6 +105,8 @@ class Frame:
             connection.client.reset()
         else:
             connection.requests.sink_in()
+        if not self._sent:
+            self._proxy.send(Answered(time.time(), connection.number, self.effect.number, "lost"))
         await connection.leave()
         if connection.doubts:
             raise NotPossible(f"the server may still carry it out: {', '.join(connection.doubts)}")
@@ -141,19 +149,21 @@ class Frame:
         """Have it answered with a genuine error, without effect.
 
         Raises:
-            NotPossible: nothing of that name can be said to it.
+            Unfit: nothing of that name can be said to it.
         """
         self._require_there()
         try:
             steps = self.connection.protocol.refuse(self.effect, error)
             first = next(steps, None)
         except ValueError as reason:
-            raise NotPossible(str(reason)) from reason
+            raise Unfit(str(reason)) from reason
         self._gone = True
         if first is not None:
             self.connection.requests.act(first)
         for step in steps:
             self.connection.requests.act(step)
+        connection = self.connection
+        self._proxy.send(Answered(time.time(), connection.number, self.effect.number, "refused"))
         self.did.append(f"refused with {error}")
 
     def note(self, what: str) -> None:

@@ -35,15 +35,16 @@ class OpenLink(_Message, frozen=True):
 
 
 class Enlist(_Message, frozen=True):
-    """From here on connections of `worker`, a replica of `role`, are those of this incarnation.
+    """From here on connections of `worker`, a replica of `role`, are those of a new incarnation.
 
-    `incarnation` is what points are named by; `life` is never the same for two processes of one worker.
+    `generation` is what points of its role are named by (`chaos.wire.points`); `life` is never the same for two
+    processes of one worker.
     """
 
     number: int
     worker: str
     role: str
-    incarnation: int
+    generation: int
     life: int
     whole_group: bool = True
 
@@ -84,7 +85,7 @@ class ArmedFault(msgspec.Struct, frozen=True):
 
 
 class Arm(_Message, frozen=True):
-    """Count anew, every worker being incarnation 0, and carry out these faults at their points.
+    """Count anew, every role being in generation 0, and carry out these faults at their points.
 
     The number of this command is in every event about one of them (`armed`).
     """
@@ -158,22 +159,30 @@ class Closed(_Message, frozen=True):
 
 
 class Seen(_Message, frozen=True):
-    """An effect waits to be let through. `points` are its names: by count, and by each key that it carries."""
+    """An effect waits to be let through. `points` are its names: by count, and by each key that it is about.
+
+    `evidence` is what can be found of it in the server, here and in the reply: see `chaos.audit`.
+    """
 
     at: float
     connection: int
     effect: int
     points: tuple[str, ...]
     worker: str
+    evidence: tuple[str, ...] = ()
 
 
 class Answered(_Message, frozen=True):
-    """The server has replied to an effect: done, refused, unclear."""
+    """What became of an effect: done, refused or unclear by the server's word; sent, where it says none.
+
+    An effect that a fault has lost is said to be lost.
+    """
 
     at: float
     connection: int
     effect: int
     outcome: str
+    evidence: tuple[str, ...] = ()
 
 
 class Order(_Message, frozen=True):
@@ -206,7 +215,7 @@ class Fired(_Message, frozen=True):
 
 
 class Failed(_Message, frozen=True):
-    """A fault was reached and could not be carried out."""
+    """A fault was reached and could not be carried out; `unfit`: nor could it ever be, at such an effect."""
 
     at: float
     armed: int
@@ -214,6 +223,7 @@ class Failed(_Message, frozen=True):
     worker: str
     reason: str
     killed: bool = False  # likewise
+    unfit: bool = False
 
 
 class Noted(_Message, frozen=True):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from chaos import faults
 from chaos.errors import ChaosError
 from chaos.wire.connection import Connection
-from chaos.wire.frame import PATIENCE_S, Frame, NotPossible
+from chaos.wire.frame import PATIENCE_S, Frame, NotPossible, Unfit
 from chaos.wire.http import Http
 from chaos.wire.kafka import Kafka
 from chaos.wire.messages import Carried, Event, Failed, Fired, Noted, Order, Reached
@@ -53,7 +53,6 @@ class Member:
 
     label: str
     role: str
-    incarnation: int
     life: int
     whole_group: bool = True
     pid: int = 0
@@ -107,6 +106,7 @@ class Proxy:
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
+        self._topics: dict[bytes, bytes] = {}  # by id
         self._orders: dict[int, asyncio.Future[Carried]] = {}
         self._order = 0
 
@@ -118,7 +118,8 @@ class Proxy:
 
     def enlist(self, told: Enlist) -> None:
         """The connections of a worker that are accepted from here on are those of this incarnation."""
-        self.members[told.worker] = Member(told.worker, told.role, told.incarnation, told.life, told.whole_group)
+        self.points.enlist(told.role, told.generation)
+        self.members[told.worker] = Member(told.worker, told.role, told.life, told.whole_group)
 
     def started(self, label: str, pid: int) -> None:
         """The process of the present incarnation."""
@@ -153,7 +154,6 @@ class Proxy:
         self._armed, self._faults = number, armed
         self.points.arm(armed)
         for member in self.members.values():
-            member.incarnation = 0
             for connection in member.connections:
                 if connection.unseen:
                     self.send(Noted(time.time(), "raw", member.label, connection.unseen))
@@ -187,17 +187,18 @@ class Proxy:
         return frame
 
     async def _carry_out(self, frame: Frame, armed: int, number: int, fault: ArmedFault) -> None:
-        worker, reason = frame.connection.member.label, ""
+        worker, reason, unfit = frame.connection.member.label, "", False
         try:
             kind = faults.kind(fault.kind)
             reason = kind.impossible(frame.effect)
+            unfit = bool(reason)
             if not reason:
                 await kind.act(frame, kind.check(fault.value))
                 reason = "" if frame.did else "it did nothing"
         except asyncio.CancelledError:
             reason = "it was still at work when the drill ended"
         except ChaosError as error:
-            reason = str(error)
+            reason, unfit = str(error), isinstance(error, Unfit)
         except BaseException as error:  # noqa: BLE001 - a third party's fault may raise anything; the verdict is told
             reason = repr(error)
         try:
@@ -207,7 +208,7 @@ class Proxy:
         finally:
             del self._working[frame]
             if reason:
-                self.send(Failed(time.time(), armed, number, worker, reason, frame.killed))
+                self.send(Failed(time.time(), armed, number, worker, reason, frame.killed, unfit))
             else:
                 self.send(Fired(time.time(), armed, number, worker, "; ".join(frame.did), frame.killed))
 

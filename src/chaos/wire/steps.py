@@ -42,7 +42,7 @@ class Effect:
 
     `number` counts the effects of this connection from 1. `site` names the kind, such as ``kafka.produce``. `contents`
     is where a workload's keys are looked for: pieces of what the effect is about, decompressed. `answered` is false for
-    what the server is told not to answer.
+    what the server is told not to answer. `evidence` is what an observer of the server would find of it.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Effect:
     contents: tuple[bytes, ...]
     data: bytes
     answered: bool = True
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Answer:
     outcome: Outcome
     data: bytes
     contents: tuple[bytes, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
