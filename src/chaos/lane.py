@@ -122,7 +122,7 @@ class Lane:
         self._kafka, self._partitions = kafka, topics
         self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka)
         self._ports: dict[tuple[str, int], Port] = {}
-        self._trusted: dict[str, Process] = {}
+        self._trusted: dict[str, Trusted] = {}
         self._processes: list[Process] = []
         self._connection: Any = None
         self._producer: Any = None
@@ -135,6 +135,11 @@ class Lane:
             self.supervisor.listeners.pop(self.name, None)
         else:
             self.supervisor.listeners[self.name] = on_arrival
+
+    @property
+    def services(self) -> Mapping[str, Trusted]:
+        """The trusted workers, by name."""
+        return self._trusted
 
     @property
     def kafka_admin(self) -> Any:
@@ -304,11 +309,11 @@ class Lane:
         path = self.files / ledger
         worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
         process = self.start(worker)
-        self._trusted[name] = process
         self.require_listening(worker, 0, process, Deadline(_START_S))
         url = f"http://{self.port(worker, 0).address}"
         self.links.add_service(url)
-        return Trusted(url, Ledger(path, key=key), process)
+        made = self._trusted[name] = Trusted(url, Ledger(path, key=key), process)
+        return made
 
     def recorder(self, url: str, *, ledger: str, key: str) -> Recorded:
         """Have the wire keep the ledger of an HTTP service that keeps none.

@@ -8,21 +8,46 @@ A fault names its point, ``worker~incarnation/site#n``, and what is done there::
     payment/payment.charged:crash-before            a checkpoint named in the worker's code
 
 A site is a kind of effect on the wire (`chaos.wire`) or a checkpoint, where ``crash-before`` is all that can be done.
-Left out, the incarnation is 0 (the one that ran when the drill began) and n is 1. Arrivals are counted per role, over
-its replicas, from the moment the schedule was armed, and anew for each incarnation; with a key, those that carry it.
+Left out, the incarnation is 0 and n is 1. Arrivals are counted per role, over its replicas, from the moment the schedule
+was armed, and anew with each process of the role that is killed: ``payment~1`` is whoever does the payments after the
+first kill, the killed one's successor or another replica. With a key, those that are about it are counted.
 What actions there are, and what may be written behind ``=``: `chaos.faults`. A schedule is a list of faults separated
 by ``"; "``; an empty one breaks nothing.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
 from chaos import faults
-from chaos.errors import ChaosError
+from chaos.errors import ChaosError, UnknownName
 
 CRASH_BEFORE = "crash-before"
+
+SITES = (
+    *(f"http.{method}" for method in ("delete", "patch", "post", "put")),
+    "kafka.abort_transaction",
+    "kafka.commit_transaction",
+    "kafka.create_topics",
+    "kafka.delete_groups",
+    "kafka.delete_topics",
+    "kafka.init_producer_id",
+    "kafka.leave_group",
+    "kafka.offset_commit",
+    "kafka.produce",
+    "kafka.share_acknowledge",
+    "kafka.txn_offset_commit",
+    "postgres.call",
+    "postgres.commit",
+    "postgres.commit_prepared",
+    "postgres.confirm",
+    "postgres.prepare_transaction",
+    "postgres.rollback_prepared",
+    "postgres.write",
+)
+"""The kinds of effects on the wire; HTTP may have other methods."""
 
 _FAULT = re.compile(
     r"(?P<worker>[\w.-]+?)(~(?P<incarnation>\d+))?/(?P<site>[\w.-]+)(\[(?P<key>[^\[\];]+)\])?(#(?P<nth>[1-9]\d*))?"
@@ -58,6 +83,11 @@ class Fault:
         nth, incarnation = int(match["nth"] or 1), int(match["incarnation"] or 0)
         key, value = match["key"] or "", match["value"] or ""
         return cls(match["worker"], match["site"], match["action"], nth, incarnation, key, value)
+
+    def require_known_site(self) -> None:
+        """Raise `UnknownName` if the site is a kind of effect misspelt; what is like none may be a checkpoint."""
+        if self.site not in SITES and difflib.get_close_matches(self.site, SITES, n=1, cutoff=0.8):
+            raise UnknownName("site", self.site, SITES)
 
     @property
     def point(self) -> str:

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 from chaos.crew import Crew
 from chaos.drill import judge, run_drill
 from chaos.errors import ChaosError, UnknownName
-from chaos.history import Noted
+from chaos.history import Judged, Noted, write
+from chaos.recording import record
 from chaos.schedule import Schedule
+from chaos.sweep import run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from typing import Self
 
     from chaos.conditions import Condition
     from chaos.drill import Run, Verdict
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
+    from chaos.recording import Recording
+    from chaos.sweep import Sweep
 
 
 class System:
@@ -58,6 +63,7 @@ class System:
         self.settled, self.invariants = tuple(settled), tuple(invariants)
         self.grace, self.within = grace, within
         self.crew = Crew(lane, self.workers)
+        self.recording: Recording | None = None
         self._held: list[Verdict] = []
         self._stack = contextlib.ExitStack()
         names = [worker.name for worker in self.workers]
@@ -75,18 +81,56 @@ class System:
                 time.sleep(self.grace)
                 self._judge_once_more()
 
-    def drill(self, schedule: str | Schedule = "") -> Verdict:
-        """Run the workload under a schedule and judge it.
+    def drill(self, schedule: str | Schedule = "", *, report: bool = True) -> Verdict:
+        """Run the workload under a schedule and judge it. What happened is appended to the lane's ``history.jsonl``.
+
+        `report` says whether the verdict is told to whoever listens, such as pytest's summary.
 
         Raises:
             ChaosError: the text is no schedule.
-            UnknownName: the schedule names a worker that this system does not have.
+            UnknownName: the schedule names a worker that this system does not have, or a site that nothing has; or,
+                once the system was recorded, begins at a point that no recording shows.
         """
         plan = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
-        names = [worker.name for worker in self.workers]
-        for fault in plan.faults:
-            if fault.worker not in names:
-                raise UnknownName("worker", fault.worker, names)
+        self._require_known(plan)
+        verdict = self.run(plan)
+        if verdict.status == "holds":
+            self._held.append(verdict)
+        if report:
+            self.lane.on_verdict(verdict)
+        return verdict
+
+    def record(self) -> Recording:
+        """Find out where this system can be broken: run the workload twice without a fault. See `chaos.recording`."""
+        self.recording = record(self)
+        return self.recording
+
+    def sweep(
+        self,
+        *,
+        faults: Sequence[str] | None = None,
+        only: Sequence[str] = (),
+        depth: int = 1,
+        baseline: Path | None = None,
+        until_violated: bool = False,
+    ) -> Sweep:
+        """Record, then break each point in each way, and say what came of it. See `chaos.sweep`.
+
+        Args:
+            faults: what to do at each point, such as ``crash-after`` or ``freeze=held,0.2``; by default all there is.
+            only: workers, or sites of workers such as ``payment/http.post``, to break; by default all.
+            depth: 2 to break again at every point of each recovery.
+            baseline: a file with the points that are expected; written where there is none.
+            until_violated: end at the first schedule that breaks an invariant.
+        """
+        sweep = run_sweep(
+            self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated
+        )
+        self.lane.on_verdict(sweep)
+        return sweep
+
+    def run(self, plan: Schedule) -> Verdict:
+        """One drill, without the checks of its schedule that `drill` makes, and not told to anybody."""
         untold = self.crew.untold()
         self.crew.revive()
         if not plan.faults or not all(fault.key for fault in plan.faults):
@@ -95,10 +139,22 @@ class System:
         verdict = run_drill(self, plan)
         verdict.reasons += untold
         verdict.reasons += [f"work of an earlier drill was left: {left}"] if left else []
-        if verdict.status == "holds":
-            self._held.append(verdict)
-        self.lane.on_verdict(verdict)
+        said = (verdict.status, tuple(verdict.reasons), tuple(map(str, verdict.violations)))
+        verdict.history.append(Judged(time.time(), *said))
+        write(self.lane.files / "history.jsonl", verdict.history)
         return verdict
+
+    def _require_known(self, plan: Schedule) -> None:
+        names = [worker.name for worker in self.workers]
+        for fault in plan.faults:
+            if fault.worker in self.lane.services:
+                raise ChaosError(f"{fault}: {fault.worker} is trusted, it keeps a ledger and is never broken")
+            if fault.worker not in names:
+                raise UnknownName("worker", fault.worker, names)
+            if self.recording is None:
+                fault.require_known_site()
+        if self.recording is not None and plan.faults:
+            self.recording.require(plan.faults[0])
 
     @property
     def url(self) -> str:

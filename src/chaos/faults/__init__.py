@@ -44,11 +44,12 @@ class FaultKind:
     """The shape of all kinds of faults.
 
     `values` are what may be written behind ``=``; the first is meant when nothing is. Where they cannot be listed,
-    override `check`.
+    override `check`. `swept` are those that a sweep tries at each point, which has no time for long ones.
     """
 
     name: ClassVar[str]
     values: ClassVar[tuple[str, ...]] = ("",)
+    swept: ClassVar[tuple[str, ...]] = ("",)
 
     def check(self, value: str) -> str:
         """`value`, or what is meant by an empty one.

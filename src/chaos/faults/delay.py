@@ -15,6 +15,7 @@ class Delay(FaultKind):
     """Deliver later."""
 
     name = "delay"
+    swept = ("0.05",)
 
     def check(self, value: str) -> str:
         """A number of seconds."""

@@ -22,6 +22,7 @@ class Freeze(FaultKind):
 
     name = "freeze"
     values = ("held", "delivered")
+    swept = ("held,0.2", "delivered,0.2")
 
     def check(self, value: str) -> str:
         """``held`` or ``delivered``, and for how long at most."""

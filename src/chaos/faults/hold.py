@@ -19,6 +19,7 @@ class Hold(FaultKind):
     """Deliver late."""
 
     name = "hold"
+    swept = ("0.1",)
 
     def check(self, value: str) -> str:
         """A number of seconds."""

@@ -1,0 +1,219 @@
+"""Break a system at every point that it has, in every way, and say of how many that is true.
+
+The denominator is a recording's (`chaos.recording`): the points that two fault-free runs have shown, audited. Each point
+is broken by each fault that can be done there, one schedule for each pair. *Depth 2* breaks again at every point of the
+recovery: at what a schedule showed that no fault-free run has.
+
+A sweep holds if every schedule holds, every point was broken, the audit found no hole, and the points are those of the
+baseline. The baseline is a text file to be kept with the tests, a line for each point: a point that is new, or gone,
+shows in a diff. It is written where there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chaos import faults as kinds
+from chaos.errors import Undecided, UnknownName, Violated
+from chaos.history import Arrived
+from chaos.recording import names, split
+from chaos.schedule import CRASH_BEFORE, Fault, Schedule
+from chaos.wire.steps import Effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from chaos.drill import Verdict
+    from chaos.recording import Recording
+    from chaos.system import System
+
+AGAIN = ("crash-before", "crash-after")
+_OUTCOMES = ("holds", "violated", "unknown", "unfit", "not reached")
+_SOME = 10
+
+
+def everything() -> tuple[str, ...]:
+    """Each fault there is, with each value that a sweep tries."""
+    return tuple(f"{name}={value}" if value else name for name in kinds.registered() for value in kinds.kind(name).swept)
+
+
+@dataclass
+class Sweep:
+    """What a sweep has shown. `verdicts` has one for each schedule, `seconds` is how long it took, recordings included.
+
+    `reasons` say why it proves less than it should, beside what its verdicts say.
+    """
+
+    recording: Recording
+    faults: tuple[str, ...]
+    depth: int = 1
+    verdicts: list[Verdict] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    selected: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """``holds``, ``violated`` or ``unknown``."""
+        found = {outcome(verdict) for verdict in self.verdicts}
+        if "violated" in found:
+            return "violated"
+        return "unknown" if "unknown" in found or self.reasons or not self.verdicts else "holds"
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The points at which something was carried out."""
+        fired = {str(verdict.schedule.faults[0].point) for verdict in self.verdicts if verdict.fired}
+        return tuple(point for point in self.selected if point in fired)
+
+    @property
+    def schedule(self) -> str:
+        """What it was, in a few words."""
+        depth = f", depth {self.depth}" if self.depth > 1 else ""
+        return f"sweep of {len(self.selected)} points by {len(self.faults)} faults{depth}"
+
+    def require_holds(self) -> None:
+        """Return if the sweep holds.
+
+        Raises:
+            Violated: an invariant was broken by one of the schedules.
+            Undecided: it proves less than it should.
+        """
+        if self.status != "holds":
+            raise (Violated if self.status == "violated" else Undecided)(self)
+
+    def table(self) -> str:
+        """A row for each point: how many schedules began there, and what became of them."""
+        rows = [("point", "schedules", *_OUTCOMES)]
+        for point in self.selected:
+            begun = [verdict for verdict in self.verdicts if verdict.schedule.faults[0].point == point]
+            count = Counter(map(outcome, begun))
+            count["not reached"] = sum(bool(verdict.not_reached) for verdict in begun)
+            rows.append((point, *(str(number or "") for number in (len(begun), *map(count.__getitem__, _OUTCOMES)))))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def story(self, *, events: bool = False) -> str:
+        """The table, what it was counted against, and each schedule that does not hold."""
+        recording = self.recording
+        count = Counter(map(outcome, self.verdicts))
+        shown = ", ".join(f"{count[one]} {one}" for one in _OUTCOMES if count[one])
+        missed = sum(bool(verdict.not_reached) for verdict in self.verdicts)
+        lines = [f"{self.status}: {self.schedule}, {len(self.verdicts)} schedules in {self.seconds:.1f} s"]
+        lines += [f"  points      {len(self.broken)} of {len(self.selected)} broken; the recording has {len(recording.points)}"]
+        lines += [f"  schedules   {shown or 'none'}; {missed} in which a later fault was not reached"]
+        lines += [f"  audited     {recording.audited}"]
+        lines += [f"  background  {name}" for name in recording.background]
+        lines += [f"  drifting    {name}" for name in recording.drifting]
+        lines += [f"  unknown     {reason}" for reason in self.reasons]
+        lines += [f"  {line}" for line in self.table().splitlines()]
+        wrong = [verdict for verdict in self.verdicts if outcome(verdict) in {"violated", "unknown"}]
+        for number, verdict in enumerate(wrong[:_SOME]):
+            lines += [f"  {line}" for line in verdict.story(events=events and not number).splitlines()]
+        lines += [f"  … and {len(wrong) - _SOME} more that do not hold"] if len(wrong) > _SOME else []
+        return "\n".join(lines)
+
+    def baseline(self) -> str:
+        """What a baseline file has to say: each point, and the faults that were carried out there."""
+        done: dict[str, list[str]] = {point: [] for point in sorted(self.selected)}
+        for verdict in self.verdicts:
+            first = verdict.schedule.faults[0]
+            if len(verdict.schedule.faults) == 1 and verdict.fired:
+                done[first.point].append(str(first).removeprefix(f"{first.point}:"))
+        return "".join(f"{point}  {' '.join(sorted(what)) or 'NOT BROKEN'}\n" for point, what in done.items())
+
+
+def outcome(verdict: Verdict) -> str:
+    """What a sweep counts a schedule as."""
+    return "unfit" if verdict.unfit and verdict.status == "unknown" else verdict.status
+
+
+def run_sweep(
+    system: System,
+    *,
+    faults: Sequence[str] | None = None,
+    only: Sequence[str] = (),
+    depth: int = 1,
+    baseline: Path | None = None,
+    until_violated: bool = False,
+) -> Sweep:
+    """Carry out a sweep on a running system; see `chaos.system.System.sweep`."""
+    began = time.monotonic()
+    recording = system.record()
+    chosen = tuple(everything() if faults is None else faults)
+    sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons))
+    sweep.selected = tuple(_select(recording, only))
+    if not recording.reasons:
+        for schedule in _schedules(sweep):
+            sweep.verdicts.append(system.drill(schedule, report=False))
+            if until_violated and sweep.verdicts[-1].status == "violated":
+                break
+        else:
+            sweep.reasons += _unbroken(sweep)
+            sweep.reasons += _compare(sweep, baseline) if baseline is not None else []
+    sweep.seconds = time.monotonic() - began
+    return sweep
+
+
+def _select(recording: Recording, only: Sequence[str]) -> Iterator[str]:
+    """The points of these workers, or sites of workers."""
+    for one in only:
+        known = {text for point in recording.points for text in (split(point).worker, "/".join(split(point)[:2]))}
+        if one not in known:
+            raise UnknownName("worker or site", one, known)
+    for point in recording.points:
+        worker, site, _ = split(point)
+        if not only or {worker, f"{worker}/{site}"} & set(only):
+            yield point
+
+
+def _schedules(sweep: Sweep) -> Iterator[Schedule]:
+    """Each pair of point and fault; then, as the verdicts of those are there, what comes behind them."""
+    for point in sweep.selected:
+        for what in sweep.faults:
+            fault = Fault.parse(f"{point}:{what}")
+            if not _impossible(sweep.recording, point, fault):
+                yield Schedule((fault,))
+    if sweep.depth > 1:
+        for verdict in list(sweep.verdicts):
+            if verdict.fired:
+                yield from (Schedule((*verdict.schedule.faults, one)) for one in _again(sweep.recording, verdict))
+
+
+def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
+    if point in recording.checkpoints:
+        return fault.action != CRASH_BEFORE
+    effect = Effect(0, fault.site, (), b"", answered=point not in recording.unanswered)
+    return bool(kinds.kind(fault.action).impossible(effect))
+
+
+def _again(recording: Recording, verdict: Verdict) -> Iterable[Fault]:
+    """What to break in a recovery: all that no fault-free run has shown."""
+    known = {*recording.points, *recording.drifting}
+    arrived = {event.point for event in verdict.history if isinstance(event, Arrived)}
+    for name in names(verdict.history):
+        if name not in known and (name in arrived or split(name).alias):
+            for what in (CRASH_BEFORE,) if name in arrived else AGAIN:
+                yield Fault.parse(f"{name}:{what}")
+
+
+def _unbroken(sweep: Sweep) -> list[str]:
+    missing = [point for point in sweep.selected if point not in sweep.broken]
+    return [f"nothing was broken at {point}" for point in missing]
+
+
+def _compare(sweep: Sweep, path: Path) -> list[str]:
+    """What is different from the baseline."""
+    text = sweep.baseline()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return []
+    before, now = set(path.read_text(encoding="utf-8").splitlines()), set(text.splitlines())
+    found = [f"not in the baseline {path.name}: {line}" for line in sorted(now - before)]
+    found += [f"in the baseline {path.name} and not found: {line}" for line in sorted(before - now)]
+    return [*found, f"delete {path} to have it written anew"] if found else []
