@@ -31,12 +31,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chaos.wire.kafka_bodies import NAMES, Malformed, knows, read_reply, read_request
 from chaos.wire.kafka_effects import EFFECTS, outcome
+from chaos.wire.kafka_evidence import of_reply, of_request, sent
 from chaos.wire.kafka_refusals import refusal
 from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Pass, Raw, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from chaos.wire.kafka_evidence import Sent
     from chaos.wire.steps import Step
 
 LIMIT: Final = 100 << 20
@@ -47,7 +49,9 @@ _REPLY: Final = struct.Struct(">ii")
 _TLS: Final = b"\x16\x03"
 _PRODUCE: Final = 0
 _SASL_HANDSHAKE: Final = 17
-_BROKERS: Final = {3: "brokers", 10: "", 60: "brokers"}
+_METADATA: Final = 3
+_WITH_IDS: Final = 10  # the first version of it in which topics have ids
+_BROKERS: Final = {_METADATA: "brokers", 10: "", 60: "brokers"}
 """Apis whose replies are read for where brokers are, and the field behind which they name none."""
 
 
@@ -55,6 +59,7 @@ class _Awaited(NamedTuple):
     api: int
     version: int
     number: int  # of the effect; 0 for none
+    sent: Sent | None = None
 
     @property
     def matters(self) -> bool:
@@ -113,15 +118,22 @@ class _Direction:
 class Kafka:
     """One connection between a client and a broker; a `chaos.wire.steps.WireProtocol`.
 
-    `fronts` says whether the wire stands at a host and port that a broker tells the client to go to.
+    `fronts` says whether the wire stands at a host and port that a broker tells the client to go to. `topics` are the
+    names of topics by their ids, as text: what this connection learns of them is put there, so that connections which
+    share it know them all.
 
     `not_understood` counts frames that passed though they might have been effects or have named brokers, and batches
     whose records could not be read, by what they were.
     """
 
-    def __init__(self, fronts: Callable[[str, int], bool] = lambda _host, _port: True) -> None:
+    def __init__(
+        self,
+        fronts: Callable[[str, int], bool] = lambda _host, _port: True,
+        topics: dict[bytes, bytes] | None = None,
+    ) -> None:
         self.not_understood: Counter[str] = Counter()
         self._fronts = fronts
+        self._topics = {} if topics is None else topics
         self._requests = _Direction(self._request_length, self._read_request)
         self._replies = _Direction(self._reply_length, self._read_reply)
         self._awaited: dict[int, deque[_Awaited]] = {}  # by correlation id
@@ -258,7 +270,8 @@ class Kafka:
     def _read_request(self, frame: bytes) -> Iterator[Step]:
         _, api, version, correlation = _REQUEST.unpack_from(frame)
         try:
-            seen = EFFECTS[api](read_request(api, version, frame))
+            body = read_request(api, version, frame)
+            seen = EFFECTS[api](body)
         except Malformed:
             self.not_understood[f"{NAMES[api]} v{version}, malformed"] += 1
             seen = None
@@ -269,10 +282,11 @@ class Kafka:
             return
         self.not_understood.update(seen.not_understood)
         self._number += 1
-        number = self._number
+        number, counts = self._number, sent(api, body)
+        evidence = of_request(api, body, counts, self._topics)
         if seen.answered:
-            self._await(correlation, _Awaited(api, version, number))
-        yield Effect(number, seen.site, seen.contents, frame, answered=seen.answered)
+            self._await(correlation, _Awaited(api, version, number, counts))
+        yield Effect(number, seen.site, seen.contents, frame, answered=seen.answered, evidence=evidence)
         if self._refused != number and self._understands():
             yield Delivered(number)
 
@@ -297,9 +311,10 @@ class Kafka:
         return awaited
 
     def _read_reply(self, frame: bytes) -> Iterator[Step]:
-        api, version, number = self._answered(struct.unpack_from(">i", frame, 4)[0])
+        api, version, number, counts = self._answered(struct.unpack_from(">i", frame, 4)[0])
+        last = "topics" if api == _METADATA and version >= _WITH_IDS else _BROKERS.get(api, "")
         try:
-            body = read_reply(api, version, frame, _BROKERS.get(api, ""))
+            body = read_reply(api, version, frame, last)
         except Malformed:
             self.not_understood[f"reply to {NAMES[api]} v{version}, malformed"] += 1
             body = None
@@ -308,8 +323,12 @@ class Kafka:
             name = "".join(word.title() for word in NAMES[api].split("_"))
             yield Astray(f"the {name} reply names broker {elsewhere}, where the wire does not stand")
             return
-        if number:
-            yield Answer(number, outcome(api, body) if body else "unclear", frame)
+        if last == "topics" and body is not None:
+            self._topics.update((topic.topic_id, topic.name) for topic in body.topics if topic.topic_id and topic.name)
+        if number and body is not None:
+            yield Answer(number, outcome(api, body), frame, evidence=of_reply(body, counts, self._topics))
+        elif number:
+            yield Answer(number, "unclear", frame)
         else:
             yield Pass(frame)
         self._outstanding = max(0, self._outstanding - 1)

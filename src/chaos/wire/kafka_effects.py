@@ -44,15 +44,15 @@ def _produce(body: Any) -> Seen:
     return Seen("kafka.produce", tuple(piece for piece, _ in pieces), body.acks != 0, unread)
 
 
-def _name(topic: Any) -> bytes:
-    """A topic's name, or its id as text where the version knows it by that."""
-    return getattr(topic, "name", None) or getattr(topic, "topic_id", None) or b""
+def topic_of(part: Any) -> bytes:
+    """The name of the topic that a part of a body is about, or its id as text where the version knows it by that."""
+    return getattr(part, "name", None) or getattr(part, "topic_id", None) or b""
 
 
 def _offsets(body: Any) -> Iterator[bytes]:
     for topic in body.topics:
         for partition in topic.partitions:
-            yield b"%b:%d:%d" % (_name(topic), partition.partition_index, partition.committed_offset)
+            yield b"%b:%d:%d" % (topic_of(topic), partition.partition_index, partition.committed_offset)
 
 
 def _commit_offsets(body: Any) -> Seen:
@@ -90,11 +90,11 @@ def _heartbeat(body: Any) -> Seen | None:
 def _create_topics(body: Any) -> Seen | None:
     if getattr(body, "validate_only", False):
         return None
-    return Seen("kafka.create_topics", tuple(map(_name, body.topics)))
+    return Seen("kafka.create_topics", tuple(map(topic_of, body.topics)))
 
 
 def _delete_topics(body: Any) -> Seen:
-    names = map(_name, body.topics) if hasattr(body, "topics") else (name or b"" for name in body.topic_names)
+    names = map(topic_of, body.topics) if hasattr(body, "topics") else (name or b"" for name in body.topic_names)
     return Seen("kafka.delete_topics", tuple(names))
 
 
@@ -105,7 +105,7 @@ def _delete_groups(body: Any) -> Seen:
 def _acknowledge(body: Any) -> Seen | None:
     """Acknowledgements of a share group, sent alone or along with its next fetch."""
     pieces = [
-        b"%b:%d:%d-%d" % (_name(topic), partition.partition_index, batch.first_offset, batch.last_offset)
+        b"%b:%d:%d-%d" % (topic_of(topic), partition.partition_index, batch.first_offset, batch.last_offset)
         for topic in body.topics
         for partition in topic.partitions
         for batch in partition.acknowledgement_batches

@@ -1,4 +1,4 @@
-"""What is in the record batches of a Kafka request, whatever they are compressed with.
+"""What is in the record batches of a Kafka request or reply, whatever they are compressed with.
 
 A batch is one piece: its records as they are in it, unpacked. Keys are found in that as text or as the bytes of a UUID;
 to take the records apart would cost microseconds for each, and a producer sends them by the ten thousand.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cramjam import DecompressionError, gzip, lz4, snappy, zstd
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 LIMIT: Final = 100 << 20
-"""No more than this is unpacked from one request."""
+"""No more than this is unpacked from one frame."""
 
 _BATCH: Final = struct.Struct(">qiibIhiqqqhii")
 _CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd", "codec 5", "codec 6", "codec 7")
 _STREAMS: Final = {"gzip": gzip.decompress_into, "lz4": lz4.decompress_into, "zstd": zstd.decompress_into}
+_CONTROL: Final = 0x20
 _MAGIC: Final = 2
 _XERIAL: Final = b"\x82SNAPPY\0"
 _XERIAL_HEAD: Final = 16
@@ -28,6 +29,17 @@ _XERIAL_HEAD: Final = 16
 
 class Unreadable(Exception):
     """These are no records, or nothing here unpacks them."""
+
+
+class Batch(NamedTuple):
+    """What the head of a batch says."""
+
+    begins: int  # where its records do, in what it was read from
+    end: int
+    codec: str
+    base: int  # the offset of its first record
+    count: int  # of its records
+    control: bool  # it ends a transaction and is nobody's record
 
 
 def contents(sections: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
@@ -42,10 +54,10 @@ def contents(sections: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
             codec = ""
             end = len(records)
             try:
-                end, codec = _batch(records, at)
-                packed = records[at + _BATCH.size : end]
-                piece = packed if codec == "none" else _unpack(codec, packed, room)
-            except (Unreadable, DecompressionError):
+                batch = batch_at(records, at)
+                end, codec = batch.end, batch.codec
+                piece = unpacked(batch, records, room)
+            except Unreadable:
                 yield records[at:end], f"{codec} record batch".lstrip()
             else:
                 room -= 0 if codec == "none" else len(piece)
@@ -53,25 +65,54 @@ def contents(sections: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
             at = end
 
 
-def _batch(data: bytes, at: int) -> tuple[int, str]:
-    """Where the batch ends, and its codec."""
+def count(records: bytes) -> int:
+    """How many records there are in the batches of a section.
+
+    Raises:
+        Unreadable: nobody knows.
+    """
+    at = total = 0
+    while at < len(records):
+        batch = batch_at(records, at)
+        if batch.count < 1:
+            raise Unreadable
+        at, total = batch.end, total + batch.count
+    return total
+
+
+def batch_at(data: bytes, at: int) -> Batch:
+    """The batch that begins there.
+
+    Raises:
+        Unreadable: none does, or not all of it is there.
+    """
     if len(data) - at < _BATCH.size:
         raise Unreadable
-    _, length, _, magic, _, attributes, *_ = _BATCH.unpack_from(data, at)
-    end = at + 12 + length
-    if magic != _MAGIC or not at + _BATCH.size <= end <= len(data):
+    base, length, _, magic, _, attributes, last, *_ = _BATCH.unpack_from(data, at)
+    begins, end = at + _BATCH.size, at + 12 + length
+    if magic != _MAGIC or not begins <= end <= len(data):
         raise Unreadable
-    return end, _CODECS[attributes & 7]
+    return Batch(begins, end, _CODECS[attributes & 7], base, last + 1, bool(attributes & _CONTROL))
 
 
-def _unpack(codec: str, data: bytes, room: int) -> bytes:
-    """What was packed; more than `room` bytes are unreadable, and take no memory beyond that."""
-    if codec == "snappy":
-        return b"".join(_snappy(data, room))
-    if codec not in _STREAMS or not room:
-        raise Unreadable
-    with mmap.mmap(-1, room) as buffer:  # memory that is there from when it is written to
-        return buffer[: _STREAMS[codec](data, buffer)]
+def unpacked(batch: Batch, data: bytes, room: int) -> bytes:
+    """The records of a batch; more than `room` bytes were unreadable, and take no memory beyond that.
+
+    Raises:
+        Unreadable: they cannot be unpacked.
+    """
+    codec, packed = batch.codec, data[batch.begins : batch.end]
+    if codec == "none":
+        return packed
+    try:
+        if codec == "snappy":
+            return b"".join(_snappy(packed, room))
+        if codec not in _STREAMS or not room:
+            raise Unreadable
+        with mmap.mmap(-1, room) as buffer:  # memory that is there from when it is written to
+            return buffer[: _STREAMS[codec](packed, buffer)]
+    except DecompressionError:
+        raise Unreadable from None
 
 
 def _snappy(data: bytes, room: int) -> Iterator[bytes]:

@@ -304,7 +304,8 @@ class Postgres(Queries):
         if session.predicted != b"I" and session.status != b"E":
             yield from self._inquire(FLUSH)
             if self._has_written():
-                yield from self._effect(COMMITS[statement.kind], "part of a pipeline", self._whole)
+                evidence = self._answer.evidence
+                yield from self._effect(COMMITS[statement.kind], "part of a pipeline", self._whole, evidence=evidence)
                 number = self._number
                 self._went_on()
                 expect(number)

@@ -76,7 +76,7 @@ class Queries(Units):
             yield from self._roll_back(message(b"E", self._answer.error))
             return
         if self._has_written():
-            yield from self._effect(COMMITS[commit.kind], "query", whole)
+            yield from self._effect(COMMITS[commit.kind], "query", whole, evidence=self._answer.evidence)
             number = self._number
             if not self._went_on():
                 yield Delivered(number)
@@ -124,7 +124,7 @@ class Queries(Units):
             return
         end, number = Expected("query", hides=b"C"), 0
         if self._has_written():
-            yield from self._effect("postgres.write", "query", b"")
+            yield from self._effect("postgres.write", "query", b"", evidence=self._answer.evidence)
             number = end.number = self._number
             if not self._went_on():
                 yield Delivered(number)
@@ -142,7 +142,7 @@ class Queries(Units):
             session.keeping = True
             yield from self._inquire(FLUSH)
             if session.status == b"I" and self._has_written():
-                yield from self._effect("postgres.write", "sync", self._whole)
+                yield from self._effect("postgres.write", "sync", self._whole, evidence=self._answer.evidence)
                 number = self._number
                 if not self._went_on():
                     yield Delivered(number)

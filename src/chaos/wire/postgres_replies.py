@@ -199,7 +199,7 @@ class Replies:
         hidden = head is not None and kind in head.hides
         if kind == _ROW and head is not None:
             if head.ask is not None:
-                head.ask.assigned = first_value(body) is not None
+                head.ask.answer(first_value(body))
         elif kind == _COPY:
             self._stream(body)
         elif kind == ord("K"):

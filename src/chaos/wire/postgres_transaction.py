@@ -22,6 +22,7 @@ END: Final = Statement(b"ROLLBACK", "rollback")
 INERT: Final[frozenset[Kind]] = frozenset(
     ("empty", "begin", "commit", "rollback", "savepoint", "rollback to", "release", "copy out", "harmless")
 )
+_DIGITS: Final = 20  # of an id of 64 bits
 _ENDS: Final = frozenset(("commit", "rollback", "prepare transaction"))
 _COUNTED: Final = frozenset((b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY"))
 
@@ -52,12 +53,25 @@ def _wrote(statement: Statement, tag: bytes) -> bool:
 class Ask:
     """Whether the transaction has an id: None until the server has said so. An error makes it moot, `error` if alone.
 
-    Alone: with a Sync of its own, so that an error is the wire's to tell.
+    Alone: with a Sync of its own, so that an error is the wire's to tell. `xid` is the id as it is in the log and in
+    rows, without its epoch; 0, which none has, where nobody was asked or none is assigned.
     """
 
     alone: bool = False
     assigned: bool | None = None
     error: bytes = b""
+    xid: int = 0
+
+    def answer(self, value: bytes | None) -> None:
+        """The server has said an id, or null."""
+        self.assigned = value is not None
+        if value is not None and len(value) <= _DIGITS and value.isdigit():
+            self.xid = int(value) % (1 << 32)
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What can be found of a transaction that is committed."""
+        return (f"xid:{self.xid}",) if self.xid else ()
 
 
 @dataclass(slots=True)

@@ -127,14 +127,16 @@ class Units:
 
     # -- effects -------------------------------------------------------------------------------------------------
 
-    def _effect(self, site: str, holds: Holds, data: bytes, *, answered: bool = True) -> Iterator[Step]:
+    def _effect(
+        self, site: str, holds: Holds, data: bytes, *, answered: bool = True, evidence: tuple[str, ...] = ()
+    ) -> Iterator[Step]:
         """Say one. Whether it went on, and was not refused, is `_went_on`."""
         yield from self._pass_on()
         self._number += 1
         self._holds = holds
         self._session.keeping = self._session.keeping or answered
         self._whole = b""
-        yield Effect(self._number, site, self._transaction.whole, data, answered=answered)
+        yield Effect(self._number, site, self._transaction.whole, data, answered=answered, evidence=evidence)
 
     def _went_on(self) -> bool:
         self._holds = ""

@@ -42,7 +42,15 @@ class Effect:
 
     `number` counts the effects of this connection from 1. `site` names the kind, such as ``kafka.produce``. `contents`
     is where a workload's keys are looked for: pieces of what the effect is about, decompressed. `answered` is false for
-    what the server is told not to answer. `evidence` is what an observer of the server would find of it.
+    what the server is told not to answer. `evidence` is what an independent observer of the server would find of it, as
+    far as that is known before it:
+
+    ======================================== ==========================================================================
+    ``xid:<n>``                              Postgres commits a transaction that has this id, of 32 bits
+    ``offset:<group>:<topic>/<n>:<offset>``  Kafka keeps this offset for a group and a partition
+    ``txn:<id>``                             Kafka ends the transaction of the producer with this transactional id
+    ``sent:<topic>/<n>:<count>``             Kafka may append so many records to a partition, and says nothing of it
+    ======================================== ==========================================================================
     """
 
     number: int
@@ -64,7 +72,8 @@ class Delivered:
 class Answer:
     """The server's reply to an effect, or its first part: ``done``, ``refused`` by a genuine error, or ``unclear``.
 
-    `contents` is where keys are looked for that the server made.
+    `contents` is where keys are looked for that the server made. `evidence` is what the reply adds to the effect's:
+    ``log:<topic>/<n>:<first>-<last>``, the offsets, both included, at which Kafka has the records that it was sent.
     """
 
     number: int

@@ -253,6 +253,23 @@ CASES: dict[str, tuple[list[Exchange], list[str]]] = {
     ),
 }
 
+EVIDENT = (
+    "DO",
+    "a block",
+    "a chain",
+    "a block by the extended protocol",
+    "what was flushed and not synced",
+    "the end of a block in one Query",
+    "two writes in one Query",
+    "EXECUTE",
+    "pipelined commits",
+    "commits in one batch",
+    "pipelined writes",
+    "COPY in, in a block",
+    "prepared long ago",
+)
+"""Those that write rows of `t` and nothing else, each effect some."""
+
 COUNT = "SELECT count(*) FROM t WHERE v NOT IN ('a', 'b')"
 MOMENTS: dict[str, tuple[list[Exchange], str, int, int]] = {
     "a simple insert": (simple(INSERT), "write#1", 0, 1),

@@ -62,6 +62,12 @@ EFFECTS: list[tuple[int, str, dict[str, Any], tuple[bytes, ...]]] = [
     (79, "kafka.share_acknowledge", SHARE, (b"g", b"%b:1:3-5" % str(TOPIC).encode())),
     (88, "kafka.leave_group", LEAVE | {"member_epoch": -2}, (b"g", b"m")),
 ]
+EVIDENCE = {
+    "kafka.offset_commit": "offset:g:{}/1:42",
+    "kafka.commit_transaction": "txn:x",
+    "kafka.abort_transaction": "txn:x",
+    "kafka.txn_offset_commit": "offset:g:{}/1:42",
+}
 EVERY = [
     pytest.param(api, version, site, values, contents, id=f"{site}-api{api}-v{version}-{number}")
     for number, (api, site, values, contents) in enumerate(EFFECTS)
@@ -105,14 +111,16 @@ def told(steps: list[Step]) -> list[Step]:
 
 @pytest.mark.parametrize(("api", "version", "site", "values", "contents"), EVERY)
 def test_every_version(api: int, version: int, site: str, values: dict[str, Any], contents: tuple[bytes, ...]) -> None:
-    """Each version of each effect is seen with its site and contents, delivered at once, and answered by its reply."""
+    """Each version of each effect is seen with its contents and evidence, delivered at once, answered by its reply."""
     name = str(TOPIC).encode() if api == 8 and version >= 10 else b"t"
     contents = tuple(OFFSETS % name if piece == OFFSETS else piece for piece in contents)
-    other, frame = request(3, 9, 6), request(api, version, 7, **values)
+    evidence = tuple(EVIDENCE[one].format(name.decode()) for one in [site] if one in EVIDENCE)
+    effect = Effect(1, site, contents, request(api, version, 7, **values), evidence=evidence)
+    other, frame = request(3, 9, 6), effect.data
     for error, outcome in ((0, "done"), (29, "refused"), (7, "unclear")):
         protocol, answer = Kafka(), reply(api, version, error, 7)
         steps = fed(protocol, other + frame + other, reply(3, 9, 0, 6) + answer, seed=version)
-        assert told(steps) == [Effect(1, site, contents, frame), Delivered(1), Answer(1, outcome, answer)]  # type: ignore[arg-type]
+        assert told(steps) == [effect, Delivered(1), Answer(1, outcome, answer)]  # type: ignore[arg-type]
         assert not protocol.not_understood
 
 
@@ -129,7 +137,8 @@ def test_unanswered() -> None:
     """A produce with acks=0 is said to be unanswered, and the next reply is not taken for its own."""
     frame = request(0, 10, 7, **{**PRODUCE, "acks": 0})
     steps = told(fed(Kafka(), frame, reply(0, 10, 0, 7)))
-    assert steps == [Effect(1, "kafka.produce", (RECORDS[61:],), frame, answered=False), Delivered(1)]
+    sent = Effect(1, "kafka.produce", (RECORDS[61:],), frame, answered=False, evidence=("sent:t/0:2",))
+    assert steps == [sent, Delivered(1)]
 
 
 def test_replies_out_of_order() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chaos.wire.postgres import LONGEST, Postgres
 from chaos.wire.postgres_messages import message
-from chaos.wire.postgres_transaction import LIMIT
+from chaos.wire.postgres_transaction import LIMIT, Ask
 from chaos.wire.steps import Answer, Drop, Effect, Insert, Pass, Raw, Reply, Wait
 from tests.chaos.wire.pg_client import (
     COPY_DONE,
@@ -212,6 +212,32 @@ def test_question_fails(case: str) -> None:
     assert seen(played).count("57014") == 1
     assert len([one for one in seen(played) if one in "ITE"]) == ASKED[case][0].count(b"Q") + ASKED[case][0].count(S)
     assert (played.effects, played.server.committed) == ([], [])
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_evidence(case: str) -> None:
+    """Where the server was asked for the transaction's id, that is the evidence; elsewhere there is none."""
+    sent, holds = ASKED[case]
+    [effect] = play(sent).effects
+    assert effect.evidence == (() if holds in {"on arrival", "the end of a COPY"} else ("xid:7",))
+
+
+@pytest.mark.parametrize(
+    ("value", "evidence"),
+    [
+        (b"4294967303", ("xid:7",)),
+        (b"18446744073709551615", ("xid:4294967295",)),
+        (b"9" * 5000, ()),
+        (b"-7", ()),
+        (b"\xb2", ()),
+        (None, ()),
+    ],
+)
+def test_ids(value: bytes | None, evidence: tuple[str, ...]) -> None:
+    """An id is said without its epoch, as rows have it; what is no number is an id all the same, and no evidence."""
+    question = Ask()
+    question.answer(value)
+    assert (question.assigned, question.evidence) == (value is not None, evidence)
 
 
 def test_question_ends_the_session() -> None:

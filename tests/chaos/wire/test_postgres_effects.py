@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
+from chaos.wire.postgres import Postgres
 from tests.chaos.wire.pg_client import (
     COPY_DONE,
     Client,
@@ -26,14 +28,16 @@ from tests.chaos.wire.pg_client import (
     simple,
     tags,
 )
-from tests.chaos.wire.pg_effects import CASES, COMMIT, COUNT, INSERT, MOMENTS, REFUSED, RESET, SCHEMA, WRITE
+from tests.chaos.wire.pg_effects import CASES, COMMIT, COUNT, EVIDENT, INSERT, MOMENTS, REFUSED, RESET, SCHEMA, WRITE
 from tests.chaos.wire.pg_rig import effects, seen_by
 from tests.chaos.wire.rig import Rig
+from tests.chaos.wire.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chaos import Lane, Session
+    from chaos.wire.steps import Effect
     from tests.chaos.wire.pg_client import Exchange
 
 
@@ -70,6 +74,46 @@ def test_effects(rig: Rig, client: Client, case: str) -> None:
     assert effects(rig) == expected
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "savepoint" not in case])  # their rows have ids of theirs
+def test_evidence(lane: Lane, case: str) -> None:
+    """Evidence names the transaction that wrote a row, and is only missing where the server was not asked."""
+    exchanges, expected = CASES[case]
+    lane.execute(RESET)
+    effects = watched(lane, exchanges)
+    written = {xid for (xid,) in lane.execute("SELECT xmin::text FROM t WHERE v NOT IN ('a', 'b')")}
+    named = {item.removeprefix("xid:") for effect in effects for item in effect.evidence}
+    assert written <= named or not all(effect.evidence for effect in effects)
+    if case in EVIDENT:
+        assert written == named
+        assert len(written) == len(expected)
+    forget_prepared(lane)
+
+
+def test_evidence_of_savepoints(lane: Lane) -> None:
+    """Evidence names the whole transaction, where the row has the id of a savepoint."""
+    [effect] = watched(lane, simple("BEGIN", "SAVEPOINT a", f"{INSERT} RETURNING pg_current_xact_id()", "COMMIT"))
+    [whole] = [piece for piece in effect.contents if b"RETURNING" not in piece and b"D\0\0\0" in piece]
+    [item] = effect.evidence
+    assert item.removeprefix("xid:").encode() in whole
+    assert lane.execute("SELECT xmin::text FROM t ORDER BY id DESC LIMIT 1") != [(item.removeprefix("xid:"),)]
+
+
+def watched(lane: Lane, exchanges: list[Exchange]) -> list[Effect]:
+    """The effects of a client that does this, as the protocol says them."""
+    address = urlsplit(lane.postgres)
+    with Watcher(0, address.port or 0, Postgres) as watcher:
+        with Client(address._replace(netloc=f"{address.username}@127.0.0.1:{watcher.port}").geturl()) as client:
+            for sent, kinds in exchanges:
+                client.do(sent, kinds)
+        return [effect for _, effect in watcher.effects]
+
+
+def forget_prepared(lane: Lane) -> None:
+    """Roll back what was prepared and left."""
+    for (gid,) in lane.execute("SELECT gid FROM pg_prepared_xacts"):
+        lane.execute(f"ROLLBACK PREPARED '{gid}'")
+
+
 @pytest.mark.parametrize("fault", ["lose-request", "lose-reply"])
 @pytest.mark.parametrize("case", MOMENTS)
 def test_moment(lane: Lane, case: str, fault: str) -> None:
@@ -86,8 +130,7 @@ def test_moment(lane: Lane, case: str, fault: str) -> None:
         assert said[-1] == "!"
         assert lane.execute(COUNT) == [(before if fault == "lose-request" else after,)]
     rig.disarm()
-    for (gid,) in lane.execute("SELECT gid FROM pg_prepared_xacts"):
-        lane.execute(f"ROLLBACK PREPARED '{gid}'")
+    forget_prepared(lane)
 
 
 def test_refused_texts(lane: Lane) -> None:

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.wire.steps import Answer, Astray, Drop, Effect, Insert, Pass, Reply
+from chaos.wire.steps import Answer, Astray, Drop, Effect, Insert, Pass, Reply, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Connection:
 
 
 class Watcher:
-    """Stands at one port and forwards to another until it is left."""
+    """Stands at one port, 0 for any, and forwards to another until it is left."""
 
     def __init__(
         self,
@@ -44,8 +44,9 @@ class Watcher:
         self.torn: list[bytes] = []  # what came in and was not in a step as it was
         self._protocol, self._to = protocol, ("127.0.0.1", forwards_to)
         self._refuses = refuses  # with which error; empty for those that it lets pass
-        self._lock = threading.Lock()
+        self._moved = threading.Condition()  # and the lock of all protocols
         self._server = socket.create_server(("127.0.0.1", listens))
+        self.port: int = self._server.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
 
     def __enter__(self) -> Self:
@@ -112,8 +113,12 @@ class Watcher:
     def _steps(self, one: Connection, steps: Iterator[Step]) -> Iterator[Step]:
         """Each step; the next one is asked for when this one has been carried out."""
         while True:
-            with self._lock:
+            with self._moved:
                 step = next(steps, None)
+                while isinstance(step, Wait):
+                    self._moved.wait()
+                    step = next(steps, None)
+                self._moved.notify_all()
                 if step is None:
                     return
                 error = ""
