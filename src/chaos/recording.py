@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from chaos.advice import advice
 from chaos.audit import Audit
 from chaos.errors import UnknownName
 from chaos.history import Arrived, Asked, Replied
@@ -26,6 +27,7 @@ from chaos.schedule import Schedule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from chaos.advice import Advice
     from chaos.drill import Verdict
     from chaos.history import Event
     from chaos.schedule import Fault
@@ -47,6 +49,11 @@ class Recording:
     audited: str
     runs: tuple[Verdict, ...] = field(repr=False)
     reasons: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> list[Advice]:
+        """What the order of effects in the last run gives away."""
+        return advice(self.runs[-1].history)
 
     def require(self, fault: Fault) -> None:
         """Raise `UnknownName` if nothing of the fault's name was seen in any run."""

@@ -109,6 +109,7 @@ class Sweep:
         lines += [f"  audited     {recording.audited}"]
         lines += [f"  background  {name}" for name in recording.background]
         lines += [f"  drifting    {name}" for name in recording.drifting]
+        lines += [f"  advice      {one}" for one in recording.advice]
         lines += [f"  unknown     {reason}" for reason in self.reasons]
         lines += [f"  {line}" for line in self.table().splitlines()]
         wrong = [verdict for verdict in self.verdicts if outcome(verdict) in {"violated", "unknown"}]
