@@ -308,7 +308,10 @@ class Lane:
             raise ChaosError(msg)
         path = self.files / ledger
         worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
-        process = self.start(worker)
+        label = f"{name}.0"
+        self.links.enlist(label, name, 0)  # so that what it writes to the lane's own servers is known, too
+        process = self.start(worker, wired=True)
+        self.links.started(label, process.pid)
         self.require_listening(worker, 0, process, Deadline(_START_S))
         url = f"http://{self.port(worker, 0).address}"
         self.links.add_service(url)

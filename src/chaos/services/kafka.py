@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from chaos.workers.supervisor import Process, Supervisor
 
 VERSION = "4.3.0"
-SPARE_LISTENERS = 16
+SPARE_LISTENERS = 32
 _OLDEST_JAVA = 17
 _CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 _ARCHIVE = "broker.jsa"
