@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from chaos.wire.flow import End, Flow
 from chaos.wire.messages import Answered, Closed, Noted, Opened, Seen
-from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Insert, Pass, Raw, Reply, Wait
+from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Insert, Pass, Raw, Reply, Wait
 
 if TYPE_CHECKING:
     import socket
@@ -127,7 +127,7 @@ class Connection:
             self.server.write(cast("Reply", step).data)
         elif kind is Wait:
             return False
-        elif kind is not Drop:
+        elif kind is not Drop and kind is not Given:
             self._trouble(cast("Raw | Astray", step))
         return not self.replies.held
 
