@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from chaos.wire.flow import End, Flow
 from chaos.wire.messages import Answered, Closed, Noted, Opened, Seen
-from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Insert, Pass, Raw, Reply, Wait
+from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Insert, Pass, Raw, Reply, Wait
 
 if TYPE_CHECKING:
     import socket
@@ -134,6 +134,8 @@ class Connection:
             self.server.write(cast("Reply", step).data)
         elif kind is Wait:
             return False
+        elif kind is Given:
+            self.proxy.points.given(cast("Given", step).records)
         elif kind is not Drop:
             self._trouble(cast("Raw | Astray", step))
         return not self.replies.held

@@ -3,7 +3,8 @@
 Only headers are looked at: four bytes of size, then api, version and correlation id. Frames of an api that is never an
 effect pass in the chunks they came in; a large Fetch costs a counter. Frames that may be an effect are kept back until
 they are complete, then read; so are the replies to effects, found by their correlation id, and the replies that tell a
-client where brokers are: one that names a place which the wire does not front ends the connection.
+client where brokers are: one that names a place which the wire does not front ends the connection. Where somebody looks
+for keys, Fetch replies are kept back too, and say which records with such keys they give (`kafka_fetch`).
 
 What is an effect: see `kafka_effects`. What is not, though it changes something in the broker:
 
@@ -16,9 +17,10 @@ What is an effect: see `kafka_effects`. What is not, though it changes something
 
 Known limits: a reply with several error codes is ``refused`` if any of them says so, even when some of the partitions
 were written. After a SaslHandshake v0 come frames without headers, so the connection is given up as raw. A Produce that
-cannot be read is not counted as outstanding, as it may have asked for no reply. The endpoints at the end of a Fetch
-reply are not read, nor those of a ShareFetch that acknowledges nothing: they would have to be kept back whole; a
-Metadata reply named the same brokers before. What one side kept back when the other one turned raw comes out with its
+cannot be read is not counted as outstanding, as it may have asked for no reply. Fetch replies of more than 1 MiB pass
+in the chunks they came in, whoever looks: the offsets in them are not said. The endpoints at the end of a Fetch reply
+that is not kept back are not read, nor those of a ShareFetch that acknowledges nothing; a Metadata reply named the same
+brokers before. What one side kept back when the other one turned raw comes out with its
 next bytes: a frame begun is a frame that goes on, and waits for nobody.
 """
 
@@ -32,13 +34,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from chaos.wire.kafka_bodies import NAMES, Malformed, knows, read_reply, read_request
 from chaos.wire.kafka_effects import EFFECTS, outcome
 from chaos.wire.kafka_evidence import of_reply, of_request, sent
+from chaos.wire.kafka_fetch import FETCH, LARGEST, Fetched
 from chaos.wire.kafka_refusals import refusal
-from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Pass, Raw, Reply
+from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Pass, Raw, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chaos.wire.kafka_evidence import Sent
+    from chaos.wire.kafka_fetch import Wanted
     from chaos.wire.steps import Step
 
 LIMIT: Final = 100 << 20
@@ -60,10 +64,6 @@ class _Awaited(NamedTuple):
     version: int
     number: int  # of the effect; 0 for none
     sent: Sent | None = None
-
-    @property
-    def matters(self) -> bool:
-        return self.number > 0 or (self.api in _BROKERS and knows(self.api, self.version))
 
 
 class _Lost(Exception):
@@ -120,20 +120,24 @@ class Kafka:
 
     `fronts` says whether the wire stands at a host and port that a broker tells the client to go to. `topics` are the
     names of topics by their ids, as text: what this connection learns of them is put there, so that connections which
-    share it know them all.
+    share it know them all. `wanted` says whether a piece of a Fetch reply holds a key that somebody looks for: it is
+    asked about each batch, then about each record of one that it wants. None: nobody looks, and nothing is read.
 
-    `not_understood` counts frames that passed though they might have been effects or have named brokers, and batches
-    whose records could not be read, by what they were.
+    `not_understood` counts frames that passed though they might have been effects, have named brokers or held a wanted
+    key, and batches whose records could not be read, by what they were.
     """
 
     def __init__(
         self,
         fronts: Callable[[str, int], bool] = lambda _host, _port: True,
         topics: dict[bytes, bytes] | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self.not_understood: Counter[str] = Counter()
         self._fronts = fronts
         self._topics = {} if topics is None else topics
+        self._wanted = wanted
+        self._read_apis = _BROKERS.keys() if wanted is None else {*_BROKERS, FETCH}
         self._requests = _Direction(self._request_length, self._read_request)
         self._replies = _Direction(self._reply_length, self._read_reply)
         self._awaited: dict[int, deque[_Awaited]] = {}  # by correlation id
@@ -257,7 +261,7 @@ class Kafka:
         elif api == _SASL_HANDSHAKE and version == 0:
             raise _Lost("SASL handshake v0: the frames after it have no headers")
         elif not knows(api, version):
-            if api in EFFECTS or api in _BROKERS:  # a new version of the others is nothing to us
+            if api in EFFECTS or api in self._read_apis:  # a new version of the others is nothing to us
                 self.not_understood[f"{NAMES[api]} v{version}"] += 1
         elif api in EFFECTS:
             self._first = False
@@ -297,11 +301,17 @@ class Kafka:
             return len(head) + 1, True
         size, correlation = _REPLY.unpack(head)
         if correlation in self._awaited:
-            if self._awaited[correlation][0].matters:
+            if self._matters(self._awaited[correlation][0], size):
                 return 4 + size, True
             self._answered(correlation)
             self._replies.answers = True
         return 4 + size, False
+
+    def _matters(self, awaited: _Awaited, size: int) -> bool:
+        if awaited.number:
+            return True
+        short = awaited.api != FETCH or size <= LARGEST
+        return short and awaited.api in self._read_apis and knows(awaited.api, awaited.version)
 
     def _answered(self, correlation: int) -> _Awaited:
         waiting = self._awaited[correlation]
@@ -330,8 +340,15 @@ class Kafka:
         elif number:
             yield Answer(number, "unclear", frame)
         else:
+            if api == FETCH and body is not None and self._wanted is not None:
+                yield from self._given(Fetched(body, self._topics, self._wanted))
             yield Pass(frame)
         self._outstanding = max(0, self._outstanding - 1)
+
+    def _given(self, fetched: Fetched) -> Iterator[Step]:
+        self.not_understood.update(fetched.unread)
+        if fetched.records:
+            yield Given(tuple(fetched.records))
 
     def _elsewhere(self, body: Any) -> str:
         """A broker that a reply names and the wire does not front; an empty host stands for no broker."""

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     end: int
     codec: str
     base: int  # the offset of its first record
-    count: int  # of its records
+    records: int  # so many
     control: bool  # it ends a transaction and is nobody's record
 
 
@@ -74,9 +74,9 @@ def count(records: bytes) -> int:
     at = total = 0
     while at < len(records):
         batch = batch_at(records, at)
-        if batch.count < 1:
+        if batch.records < 1:
             raise Unreadable
-        at, total = batch.end, total + batch.count
+        at, total = batch.end, total + batch.records
     return total
 
 

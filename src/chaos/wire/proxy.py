@@ -79,7 +79,7 @@ class Link:
         """A protocol for one connection."""
         if self.protocol == "postgres":
             return Postgres()
-        return Http() if self.protocol == "http" else Kafka(self._proxy.fronts(self.worker))
+        return Http() if self.protocol == "http" else self._proxy.kafka(self.worker)
 
     def accept(self) -> None:
         """Take in everybody who has connected."""
@@ -138,10 +138,14 @@ class Proxy:
         member.connections.add(made)
         self._start(made.open(connection, port))
 
-    def fronts(self, worker: str) -> Callable[[str, int], bool]:
-        """Whether the wire stands at an address for this worker."""
+    def kafka(self, worker: str) -> Kafka:
+        """The protocol of one of this worker's connections to Kafka."""
         ports = {link.listens for link in self.links if link.worker == worker and link.protocol == "kafka"}
-        return lambda host, port: host in {"127.0.0.1", "localhost"} and port in ports
+
+        def fronts(host: str, port: int) -> bool:
+            return host in {"127.0.0.1", "localhost"} and port in ports
+
+        return Kafka(fronts, self._topics, self.points.wanted)
 
     def count(self) -> tuple[int, int]:
         """Connections that are there, and tasks that are at work."""

@@ -84,6 +84,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What the next `Pass` gives to the client and somebody looks for: a place in a log, an offset, and the record.
+
+    It is said ahead of that `Pass` and carries copies: to leave it out changes nothing of what goes through.
+    """
+
+    records: tuple[tuple[str, int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Insert:
     """Bytes of the wire's own: send them on as if they had come in here."""
 
@@ -126,7 +136,7 @@ class Raw:
     reason: str
 
 
-Step: TypeAlias = Pass | Effect | Delivered | Answer | Insert | Drop | Reply | Wait | Astray | Raw
+Step: TypeAlias = Pass | Effect | Delivered | Answer | Given | Insert | Drop | Reply | Wait | Astray | Raw
 
 
 class WireProtocol(Protocol):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +20,8 @@ from chaos.wire.kafka import LIMIT, Kafka
 from chaos.wire.steps import Answer, Delivered, Effect, Pass, Raw
 from tests.chaos.wire import fuzzing
 from tests.chaos.wire.kafka_frames import batch, reply, request, versions
+from tests.chaos.wire.test_kafka_records import CODECS as PACKS
+from tests.chaos.wire.test_kafka_records import packed
 from tests.chaos.wire.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 TOPIC = uuid.UUID(int=7)
 RECORDS = batch((b"order-1", b"paid", {b"trace": b"t-1"}), (None, b"", {}))
+LZ4 = packed(3, PACKS["lz4"][1](RECORDS[61:]))
 ACKED = {"partition_index": 1, "acknowledgement_batches": [{"first_offset": 3, "last_offset": 5}]}
 SHARE = {"group_id": "g", "topics": [{"topic_id": TOPIC, "partitions": [ACKED]}]}
 LEAVE = {"group_id": "g", "member_id": "m"}
@@ -390,13 +395,15 @@ def test_real_consumers(recorded: Recorded, name: str) -> None:
 
 @pytest.mark.slow
 def test_fuzz(recorded: Recorded) -> None:
-    """Ten million bytes of mutated conversations, real and made, and of noise go through unchanged."""
+    """Ten million bytes of mutated conversations, real and made, and of noise go through unchanged, read or not."""
     made = [
         (request(api, version, **values), reply(api, version, error))
         for api, values in [*((api, values) for api, _, values, _ in EFFECTS), *NO_EFFECTS, (10, {}), (60, {})]
         for version in versions(api)
         for error in (0, 7, 29)
     ]
+    topics = [{"topic": "t", "topic_id": TOPIC, "partitions": [{"records": RECORDS}, {"records": LZ4 * 3}]}]
+    made += [(request(1, version), reply(1, version, 0, responses=topics)) for version in versions(1)] * 9
     real = [one for one in recorded.traffic if len(one[0]) + len(one[1]) < 200_000]  # others are one large Fetch
 
     def conversation(dice: random.Random) -> tuple[bytes, bytes]:
@@ -412,7 +419,15 @@ def test_fuzz(recorded: Recorded) -> None:
             return requests, replies
         return fuzzing.mutated(requests, dice), fuzzing.mutated(replies, dice)
 
+    asked: Counter[bool] = Counter()
+
+    def wanted(piece: bytes) -> bool:
+        asked[b"order" in piece] += 1
+        return True
+
+    looks = itertools.cycle((None, wanted))
     began = time.monotonic()
-    counted, total, said = fuzzing.fuzz(Kafka, conversation, 10_000_000)
-    print(f"{counted / 1e6:.1f} of {total / 1e6:.1f} MB, {said} steps, {time.monotonic() - began:.1f} s")  # noqa: T201
+    counted, total, said = fuzzing.fuzz(lambda: Kafka(wanted=next(looks)), conversation, 10_000_000)
+    print(f"{counted / 1e6:.1f} of {total / 1e6:.1f} MB, {said} steps, {asked}, {time.monotonic() - began:.1f} s")  # noqa: T201
     assert said > 20_000
+    assert asked[True] > 5_000
