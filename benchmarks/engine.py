@@ -1,0 +1,149 @@
+"""The engine on the whole thin pipeline: API, relay, two payment replicas, four partitions; judged, nothing skipped.
+
+schedules_per_minute_1_lane   one order a schedule, a random point of the recording broken by one of crash-before,
+                              crash-after, lose-request, lose-reply; killed, recovered, settled, judged
+wire_overhead_percent         a fault-free loop of a hundred orders, one after the other, through the wire, against the
+                              same workers that are told the servers' own addresses; pairs in turn, the median
+sweep_points, sweep_s         three interleaved orders, every recorded point by every fault; both recordings included
+sweep_schedules, sweep_unfit  how many that were, and how many pairs turned out to be impossible
+denominators_equal            whether five more recordings have the same points
+sweeps, violated, unknown     the same sweep again and again (--sweeps): how many, and what they found
+depth2_s, depth2_schedules    break again at every point of each recovery
+dynamic_…                     the same with dynamic members of the payment group, session time-out 0.5 s
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.report import arguments, report
+from chaos import Session
+from tests.fix_pipeline import place_orders, thin_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chaos import Run, System
+
+FAULTS = ("crash-before", "crash-after", "lose-request", "lose-reply")
+LOOP = 100
+
+
+def one_order(run: Run) -> None:
+    """The workload of one schedule."""
+    place_orders(run, 1)
+
+
+def many_orders(run: Run) -> None:
+    """The workload of one turn of the fault-free loop."""
+    place_orders(run, LOOP)
+
+
+@contextlib.contextmanager
+def whole(session: Session, *, wired: bool = True, **options: Any) -> Iterator[System]:
+    """The thin pipeline with two replicas; not `wired`, its workers are told the servers' own addresses."""
+    lane = session.lane
+    if not wired:
+
+        @contextlib.contextmanager
+        def around(**wanted: Any) -> Iterator[Any]:
+            with lane(**wanted) as one:
+                one.links.postgres = lambda _label: one.postgres
+                one.links.kafka = lambda _label: one.kafka
+                one.links.translate = lambda _label, text: text
+                yield one
+
+        session.lane = around  # type: ignore[method-assign]
+    try:
+        with thin_pipeline(session, replicas=2, partitions=4, **options) as system:
+            yield system
+    finally:
+        session.lane = lane  # type: ignore[method-assign]
+
+
+def per_minute(session: Session, seconds: float) -> float:
+    """Schedules a minute in one lane; each has to hold and its fault to fire."""
+    rng = random.Random(1)
+    with whole(session, workload=one_order) as system:
+        recording = system.record()
+        points = [point for point in recording.points if point not in recording.checkpoints]
+        done, began = 0, time.monotonic()
+        while time.monotonic() - began < seconds:
+            system.drill(f"{rng.choice(points)}:{rng.choice(FAULTS)}").require_holds()
+            done += 1
+        return 60 * done / (time.monotonic() - began)
+
+
+def overhead(session: Session, pairs: int) -> float:
+    """How much longer the fault-free loop takes through the wire, in percent."""
+    with whole(session, workload=many_orders) as ours, whole(session, wired=False, workload=many_orders) as direct:
+        for system in (ours, direct):
+            system.drill()  # connections, the group's birth
+
+        def seconds(system: System) -> float:
+            history = system.drill().history
+            return history[-1].at - history[0].at
+
+        return 100 * (statistics.median(seconds(ours) / seconds(direct) for _ in range(pairs)) - 1)
+
+
+def sweeps(session: Session, count: int, *, dynamic: bool) -> dict[str, float]:
+    """Sweep again and again, then once at depth 2."""
+    with whole(session, dynamic=dynamic) as system:
+        first = system.sweep()
+        print(first.story())
+        points = {tuple(sorted(first.recording.points)), *(tuple(sorted(system.record().points)) for _ in range(5))}
+        others = [system.sweep() for _ in range(count - 1)]
+        for one in others:
+            if one.status != "holds":
+                print(one.story(events=True))
+        deep = system.sweep(depth=2)
+        print(deep.story())
+    verdicts = [verdict for one in (first, *others) for verdict in one.verdicts]
+    return {
+        "sweep_points": len(first.selected),
+        "sweep_broken": len(first.broken),
+        "sweep_s": first.seconds,
+        "sweep_s_median": statistics.median(one.seconds for one in (first, *others)),
+        "sweep_schedules": len(first.verdicts),
+        "sweep_unfit": sum(bool(verdict.unfit) for verdict in first.verdicts),
+        "denominators_equal": len(points) == 1,
+        "sweeps": count,
+        "violated": sum(verdict.status == "violated" for verdict in verdicts),
+        "unknown": sum(verdict.status == "unknown" and not verdict.unfit for verdict in verdicts),
+        "holding_sweeps": sum(one.status == "holds" for one in (first, *others)),
+        "depth2_s": deep.seconds,
+        "depth2_schedules": len(deep.verdicts),
+        "depth2_not_reached": sum(bool(verdict.not_reached) for verdict in deep.verdicts),
+        "depth2_violated": sum(verdict.status == "violated" for verdict in deep.verdicts),
+        "depth2_unknown": sum(verdict.status == "unknown" and not verdict.unfit for verdict in deep.verdicts),
+    }
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = arguments(__doc__)
+    parser.add_argument("--seconds", type=float, default=30, help="of schedules in one lane (default: 30)")
+    parser.add_argument("--pairs", type=int, default=7, help="turns of the fault-free loop (default: 7)")
+    parser.add_argument("--sweeps", type=int, default=10, help="of the correct pipeline (default: 10)")
+    parser.add_argument("--dynamic", type=int, default=1, help="sweeps with dynamic members (default: 1)")
+    options = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="engine-") as directory, Session(Path(directory)) as session:
+        figures["schedules_per_minute_1_lane"] = per_minute(session, options.seconds)
+        figures["wire_overhead_percent"] = overhead(session, options.pairs)
+        figures |= sweeps(session, options.sweeps, dynamic=False)
+        if options.dynamic:
+            again = sweeps(session, options.dynamic, dynamic=True)
+            figures |= {f"dynamic_{name}": value for name, value in again.items()}
+    report(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
