@@ -93,6 +93,7 @@ class HalfDeaf(Relay):
     """A relay whose broker confirms all but the second event of each order."""
 
     def send(self, batch: Iterable[Row]) -> Reports:
+        """The reports as such a broker makes them."""
         return Reports({row.id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT))
 
 
