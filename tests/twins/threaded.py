@@ -9,13 +9,11 @@ is everything before it. How much waits for the thread is not bounded; a consume
 
 from __future__ import annotations
 
-import logging
-import sys
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from pipeline.process.consumer import GroupConsumer, Poison, where
+from pipeline.process.consumer import GroupConsumer, where
 from pipeline.process.payment import Payment, run
 from pipeline.runtime import Outage, Unavailable
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.events import OrderPlaced
 
-log = logging.getLogger(__name__)
+    Ended = Message | Exception | None
 
 POLL_S = 0.01  # how long a charge that is done waits for its commit
 
@@ -35,20 +33,19 @@ class Shift:
     def __init__(self) -> None:
         self.over = False  # nothing more of it is begun or tried again
         self.under_way = 0
-        self.ended: SimpleQueue[Message | Poison | None] = SimpleQueue()  # None: it was let go
+        self.ended: SimpleQueue[Ended] = SimpleQueue()  # None: it was let go
         self.done: list[Message] = []
 
     def collect(self, *, wait: bool) -> None:
-        """Take in what has ended; with `wait`, return when nothing is under way any more."""
+        """Take in what has ended, and raise what it ended with; with `wait`, until nothing is under way any more."""
         while self.under_way:
             try:
                 ended = self.ended.get(block=wait)
             except Empty:
                 return
             self.under_way -= 1
-            if isinstance(ended, Poison):
-                log.error("%s. Ending, its offset is not committed.", ended)
-                sys.exit(1)
+            if isinstance(ended, Exception):
+                raise ended
             if ended is not None:
                 self.done.append(ended)
 
@@ -108,14 +105,15 @@ class Threaded(GroupConsumer):
             shift, message, event = self._todo.get()
             shift.ended.put(self._attempt(shift, message, event, outage))
 
-    def _attempt(self, shift: Shift, message: Message, event: OrderPlaced, outage: Outage) -> Message | Poison | None:
+    def _attempt(self, shift: Shift, message: Message, event: OrderPlaced, outage: Outage) -> Ended:
         while not shift.over:
             try:
                 self.handle(event)
             except Unavailable as why:
                 outage.wait(self._stop, why)
-            except Poison as why:
-                return Poison(f"{where(message)} can never be handled: {why}")
+            except Exception as why:  # noqa: BLE001 - whatever it is, the process ends by it, not the thread alone
+                why.add_note(f"at {where(message)}, whose offset is not committed")
+                return why
             else:
                 outage.over()
                 return message
