@@ -14,12 +14,15 @@ from chaos import System, Worker, group_drained, no_rows, nothing_lost, one_effe
 from pipeline.gateway import server as gateway
 from pipeline.process import payment
 from pipeline.publish import polling
-from pipeline.write import api
+from pipeline.write import api as orders_api
+from tests.twins import newcomer, topic_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from chaos import Lane, Run, Session
+
+    Main = Callable[[], object] | str
 
 SCHEMA = Path(pipeline.__file__).with_name("schema.sql")
 
@@ -31,29 +34,70 @@ def place_orders(run: Run, count: int = 3) -> None:
         run.accept(run.post("/orders", order)["order_id"])
 
 
+def place_orders_and_rebalance(run: Run) -> None:
+    """Place orders, and have the group rebalanced while the first of them is being charged."""
+    place_orders(run)
+    newcomer.invite(run, run.keys[0])
+
+
 @contextlib.contextmanager
 def thin_pipeline(
     session: Session,
-    consumer: Callable[[], object] | str = payment.main,
+    consumer: Main = payment.main,
     *,
-    workload: Callable[[Run], object] = place_orders,
+    api: Main = orders_api.main,
+    relay: Main = polling.main,
+    replicas: int = 1,
+    partitions: int = 1,
+    dynamic: bool = False,
+    rebalanced: bool = False,
+    topic_judged: bool = False,
+    workload: Callable[[Run], object] | None = None,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[System]:
-    """API, relay and payment consumer (`consumer`, or a twin of it, with more `env`) in a lane of their own."""
-    with session.lane(schema=SCHEMA, topics={"orders": 1}) as lane:
+    """API, relay and payment consumer (`consumer`), or twins of them, in a lane of their own.
+
+    Args:
+        session: the test run.
+        consumer: of the payment group, with more `env`, so many `replicas`.
+        api: accepts orders.
+        relay: publishes them.
+        replicas: of the consumer.
+        partitions: of the topic.
+        dynamic: whether the consumers are dynamic members of their group; one that was killed is missed after 0.5 s.
+        rebalanced: whether a newcomer joins the group, and leaves it, in each drill. For dynamic ones.
+        topic_judged: whether an order may be in the topic only once. True as long as no relay dies or loses a mark.
+        workload: what is done in each drill.
+        grace: as for `System`.
+        env: more for the consumers.
+    """
+    with session.lane(schema=SCHEMA, topics={"orders": partitions}) as lane:
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
         common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005"}
+        member = {"SESSION_TIMEOUT_MS": "500"} if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
+        workers = [
+            Worker("api", api, http=True, env=common),
+            Worker("relay", relay, env=common),
+            Worker("payment", consumer, replicas, env={**common, **member, **env}),
+        ]
+        settled = [no_rows("outbox_pending"), group_drained("{lane}.payment", "orders")]
+        invariants = [one_effect_per_key(psp.ledger), nothing_lost(psp.ledger)]
+        if rebalanced:
+            lane.execute(newcomer.TABLE)
+            workers.append(Worker("newcomer", newcomer.main, env={**common, **member}))
+            settled.append(no_rows("visits"))
+        if topic_judged:
+            told = {"TOPIC": "{topics[orders]}", "GROUP": "{lane}.topic"}
+            topic = lane.trusted("topic", topic_ledger.main, ledger="topic.jsonl", key="order_id", env=told)
+            settled.append(group_drained("{lane}.topic", "orders"))
+            invariants.append(one_effect_per_key(topic.ledger))
         with System(
             lane,
-            workers=[
-                Worker("api", api.main, http=True, env=common),
-                Worker("relay", polling.main, env=common),
-                Worker("payment", consumer, env={**common, "GROUP_INSTANCE_ID": "payment-{replica}", **env}),
-            ],
-            workload=workload,
-            settled=[no_rows("outbox_pending"), group_drained("{lane}.payment", "orders")],
-            invariants=[one_effect_per_key(psp.ledger), nothing_lost(psp.ledger)],
+            workers=workers,
+            workload=workload or (place_orders_and_rebalance if rebalanced else place_orders),
+            settled=settled,
+            invariants=invariants,
             grace=grace,
         ) as system:
             yield system

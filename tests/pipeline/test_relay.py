@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from pipeline.publish.polling import Relay, Row, proven
+from pipeline.publish.polling import Relay, Reports, Row, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
 from tests.pipeline.workers import PAYLOAD, place, unpublished, until
@@ -92,8 +92,9 @@ def test_events_arrive_in_order(
 class HalfDeaf(Relay):
     """A relay whose broker confirms all but the second event of each order."""
 
-    def _produce(self, batch: Iterable[Row]) -> tuple[set[int], KafkaError | None]:
-        return {row.id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT)
+    def send(self, batch: Iterable[Row]) -> Reports:
+        """The reports as such a broker makes them."""
+        return Reports({row.id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT))
 
 
 def test_only_proven_rows_are_marked(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:

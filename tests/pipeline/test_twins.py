@@ -1,27 +1,72 @@
-"""The seeded bugs run, and differ from the real consumer in nothing but their bug."""
+"""The seeded bugs run, and differ from their correct brothers in nothing but their bug."""
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pytest
 
+from chaos.schedule import Schedule
 from pipeline.process.consumer import GroupConsumer
 from pipeline.process.payment import Payment
+from pipeline.publish.polling import Relay
+from tests.twins import threaded
+from tests.twins.systems import DOUBLE, LOST, TWINS
 
-TWINS = {
-    "new_key_per_attempt": {"key"},
-    "no_inbox_no_key": {"first_time", "key"},
+if TYPE_CHECKING:
+    from types import ModuleType
+
+BUGS = {
     "offset_before_effect": {"process"},
+    "no_inbox_no_key": {"first_time", "key"},
+    "new_key_per_attempt": {"key"},
+    "mark_before_report": {"carry"},
+    "flush_without_reports": {"carry"},
+    "no_idempotence": {"config"},
+    "inbox_outside_transaction": {"handle"},
+    "in_memory_dedupe": {"handle", "first_time", "key"},
+    "swallowed_ambiguous_commit": {"place"},
+    "auto_commit": {"config", "commit"},
+    "async_commit": {"config", "commit_done"},
+    "revoke_without_drain": {"revoked"},
 }
 
 
-@pytest.mark.parametrize("name", TWINS)
+def own(module: ModuleType) -> tuple[list[type], set[str]]:
+    """A module's own classes; its own functions and its classes' methods, all that are not special."""
+    things = [thing for thing in vars(module).values() if getattr(thing, "__module__", None) == module.__name__]
+    classes = [thing for thing in things if isinstance(thing, type)]
+    functions = {thing.__name__ for thing in things if inspect.isfunction(thing)}
+    methods = {method for one in classes for method in vars(one) if not method.startswith("__")}
+    return classes, functions | methods
+
+
+@pytest.mark.parametrize("name", BUGS)
 def test_a_twin_overrides_only_its_bug(name: str) -> None:
     """A twin shares all code with its brother except the methods that its docstring is about."""
     module = import_module(f"tests.twins.{name}")
-    own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
-    assert {method for twin in own for method in vars(twin) if not method.startswith("__")} == TWINS[name]
-    assert all(issubclass(twin, (Payment, GroupConsumer)) for twin in own)
+    classes, functions = own(module)
+    assert functions - {"main"} == BUGS[name]
+    assert all(issubclass(twin, (Payment, GroupConsumer, Relay)) for twin in classes)
+    assert all(vars(twin).keys() & BUGS[name] <= set(dir(twin.__mro__[1])) for twin in classes)
     assert callable(module.main)
     assert "Found by" in (module.__doc__ or "")
+    assert "BUG: should" in inspect.getsource(module)
+
+
+def test_every_twin_says_where_it_is_found() -> None:
+    """Each twin is in the table, with an invariant, and with schedules that can be read."""
+    assert TWINS.keys() == BUGS.keys()
+    for twin in TWINS.values():
+        assert twin.invariant in {LOST, DOUBLE}
+        assert twin.schedules
+        assert [str(Schedule.parse(text)).replace("~0", "") for text in twin.schedules] == list(twin.schedules)
+
+
+def test_the_twins_of_a_threaded_consumer_are_its_subclasses() -> None:
+    """A twin that works in a thread is compared with a brother that does, so that the thread is not the difference."""
+    for name in ("async_commit", "revoke_without_drain"):
+        [twin], _ = own(import_module(f"tests.twins.{name}"))
+        assert issubclass(twin, threaded.Threaded)

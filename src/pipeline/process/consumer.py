@@ -26,6 +26,7 @@ from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, is
 from pipeline.runtime import Outage, Stop, Unavailable
 
 if TYPE_CHECKING:
+    from pipeline.route.topics import Config
     from pipeline.settings import ConsumerSettings
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ class GroupConsumer:
         self._settings, self._handler, self._stop = settings, handler, stop
         self._outage = Outage("Holding at this place, nothing is skipped; trying again")
         self._topic = full_name(settings, ORDERS)
-        config = consumer_config(settings, full_name(settings, handler.name))
-        self._consumer = Consumer(config | {"error_cb": self._broker_error})
+        self._consumer = Consumer(self.config() | {"error_cb": self._broker_error})
+
+    def config(self) -> Config:
+        """What its Kafka client is told."""
+        return consumer_config(self._settings, full_name(self._settings, self._handler.name))
 
     def run(self) -> None:
         """Consume until asked to stop."""

@@ -40,18 +40,21 @@ class Payment:
     def handle(self, event: OrderPlaced) -> None:
         """Charge the order unless that was done."""
         with self._database.transaction() as connection:
-            if not self.first_time(connection, event):
-                return
-            checkpoint("payment.charging")
-            key = self.key(event)
-            state = self._gateway.charge(key, event)
-            checkpoint("payment.charged")
-            self.record(connection, event, key, state)
-            checkpoint("payment.recorded")
+            if self.first_time(connection, event):
+                self.charge(connection, event)
 
     def first_time(self, connection: psycopg.Connection, event: OrderPlaced) -> bool:
         """Whether this group has not acted upon the event yet."""
         return inbox.first_time(connection, self._group, event.event_id)
+
+    def charge(self, connection: psycopg.Connection, event: OrderPlaced) -> None:
+        """Have the gateway charge the order, and keep its answer."""
+        checkpoint("payment.charging")
+        key = self.key(event)
+        state = self._gateway.charge(key, event)
+        checkpoint("payment.charged")
+        self.record(connection, event, key, state)
+        checkpoint("payment.recorded")
 
     def key(self, event: OrderPlaced) -> str:
         """What makes two charges the same charge for the gateway."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
-from chaos.checkpoint import checkpoint
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RelaySettings, load
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import psycopg
+
+    from pipeline.route.topics import Config
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,14 @@ def proven(batch: Iterable[Row], delivered: Collection[int]) -> list[Row]:
     return rows
 
 
+@dataclass
+class Reports:
+    """What Kafka said about a batch: the ids that it confirmed, and why others failed."""
+
+    delivered: set[int] = field(default_factory=set)
+    failure: KafkaError | None = None
+
+
 class Relay:
     """Carries the outbox to one topic. Safe to abandon at any line."""
 
@@ -102,17 +112,51 @@ class Relay:
             batch = connection.cursor(row_factory=class_row(Row)).execute(CLAIM, [BATCH]).fetchall()
             if not batch:
                 return 0
-            checkpoint("relay.claimed")
-            delivered, failure = self._produce(batch)
-            checkpoint("relay.produced")
-            rows = proven(batch, delivered)
-            if rows:
-                connection.execute(MARK, [[row.order_id for row in rows], [row.seq for row in rows]])
-                checkpoint("relay.marked")
-        if failure is not None:
-            why = f"took {len(delivered)} of {len(batch)} events: {reason(failure)}"
+            reports = self.carry(connection, batch)
+        if reports.failure is not None:
+            why = f"took {len(reports.delivered)} of {len(batch)} events: {reason(reports.failure)}"
             raise Unavailable(broker(self._settings), why)
-        return len(rows)
+        return len(batch)
+
+    def carry(self, connection: psycopg.Connection, batch: list[Row]) -> Reports:
+        """Send, wait for every report, mark what they prove. This order is the guarantee."""
+        reports = self.send(batch)
+        self.await_reports(reports)
+        self.mark(connection, proven(batch, reports.delivered))
+        return reports
+
+    def send(self, batch: Iterable[Row]) -> Reports:
+        """Hand the batch to the producer. What becomes of it is in the reports once they were awaited."""
+        reports = Reports()
+        for row in batch:
+
+            def report(error: KafkaError | None, _: Message, id_: int = row.id) -> None:
+                if error is None:
+                    reports.delivered.add(id_)
+                else:
+                    reports.failure = error
+
+            headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
+            try:
+                self._producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+            except KafkaException as refused:
+                reports.failure = refused.args[0]  # and no report will come
+        return reports
+
+    def await_reports(self, reports: Reports) -> None:
+        """Return when Kafka has confirmed or refused everything that was sent, or message.timeout.ms has passed."""
+        self._producer.flush()  # proves nothing by itself: the reports do
+        if reports.failure is not None and is_fatal(reports.failure):
+            self._producer = self._new_producer()  # this one will never send again
+
+    def mark(self, connection: psycopg.Connection, rows: list[Row]) -> None:
+        """Note, durably, that these rows were published."""
+        if rows:
+            connection.execute(MARK, [[row.order_id for row in rows], [row.seq for row in rows]])
+
+    def config(self) -> Config:
+        """What the producer is told."""
+        return producer_config(self._settings)
 
     def _own(self, connection: psycopg.Connection) -> None:
         # The lock lives and dies with its session, so each new connection has to win it anew.
@@ -124,48 +168,29 @@ class Relay:
             raise Unavailable(outbox, "another relay owns it")
         self._owned = connection
 
-    def _produce(self, batch: Iterable[Row]) -> tuple[set[int], KafkaError | None]:
-        """Send and wait for every report. Returns the ids that Kafka confirmed, and why the others failed."""
-        delivered: set[int] = set()
-        failure: KafkaError | None = None
-
-        for row in batch:
-
-            def report(error: KafkaError | None, _: Message, id_: int = row.id) -> None:
-                nonlocal failure
-                if error is None:
-                    delivered.add(id_)
-                else:
-                    failure = error
-
-            headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
-            try:
-                self._producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
-            except KafkaException as refused:
-                failure = refused.args[0]  # and no report will come
-        self._producer.flush()  # ends within message.timeout.ms, and proves nothing by itself: the reports do
-        if failure is not None and is_fatal(failure):
-            self._producer = self._new_producer()  # this one will never send again
-        return delivered, failure
-
     def _new_producer(self) -> Producer:
-        return Producer(producer_config(self._settings))
+        return Producer(self.config())
 
 
-def main() -> None:
-    """Run the relay until SIGTERM."""
+def run(relay: type[Relay] = Relay) -> None:
+    """Run a relay until SIGTERM. The argument is for variations on it, such as seeded bugs."""
     log_to_stderr("relay")
     stop = Stop()
     settings = load(RelaySettings)
     outage = Outage("Events stay in the outbox; trying again")
-    relay = Relay(settings, Database(settings.database_url))
-    outage.until(stop, relay.ready)
+    publisher = relay(settings, Database(settings.database_url))
+    outage.until(stop, publisher.ready)
     while not stop.asked:
         try:
-            published = relay.publish()
+            published = publisher.publish()
         except Unavailable as why:
             outage.wait(stop, why)
         else:
             outage.over()
             if not published:
                 stop.wait(settings.relay_interval_s)
+
+
+def main() -> None:
+    """Run the relay until SIGTERM."""
+    run()

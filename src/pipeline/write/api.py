@@ -28,7 +28,11 @@ from pipeline.write.orders import KEY, check_key, parse, place
 from pipeline.write.problems import Problem, answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pipeline.write.orders import NewOrder
+
+    Place = Callable[[psycopg.AsyncConnection, str, NewOrder], Awaitable[str]]
 
 LARGEST_BODY = 64 * 1024
 LOCK_TIMEOUT_MS = 500  # how long a duplicate waits for the first request's outcome before it is told 409
@@ -43,7 +47,7 @@ async def post_order(request: Request) -> Response:
     order = parse(await _json_body(request))
     try:
         async with pool.connection() as connection:
-            reply = await place(connection, key, order)
+            reply = await request.app.state.place(connection, key, order)
     except psycopg.OperationalError as why:
         outage.tell(f"{pool.name}: {first_line(why)}")
         detail = "The order may or may not have been recorded. Ask again with the same key, that is safe."
@@ -79,11 +83,12 @@ async def _bound_lock_waits(connection: psycopg.AsyncConnection) -> None:
     await connection.execute(f"set lock_timeout = {LOCK_TIMEOUT_MS}")
 
 
-def api(database_url: str) -> Starlette:
+def api(database_url: str, place: Place = place) -> Starlette:
     """The application. It starts without Postgres, and answers 503 until it can be reached."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.place = place
         app.state.outage = Outage("Orders are answered 503; trying again")
         app.state.pool = AsyncConnectionPool(
             database_url,
@@ -108,9 +113,14 @@ def api(database_url: str) -> Starlette:
     )
 
 
-def main() -> None:
-    """Run the API until SIGTERM."""
+def run(place: Place = place) -> None:
+    """Run the API until SIGTERM. The argument is for variations on it, such as seeded bugs."""
     log_to_stderr("api")
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # tells of each attempt; the outage is told of once
     settings = load(ApiSettings)
-    serve(api(settings.database_url), settings.port)
+    serve(api(settings.database_url, place), settings.port)
+
+
+def main() -> None:
+    """Run the API until SIGTERM."""
+    run()

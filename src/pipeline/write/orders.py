@@ -94,20 +94,26 @@ async def place(connection: AsyncConnection, key: str, order: NewOrder) -> str:
     The connection must have a `lock_timeout`: a request with the same key that is still in progress makes the first
     insert wait for its outcome, and that wait has to end.
     """
+    async with connection.transaction():
+        reply = await record(connection, key, order)
+    checkpoint("order.committed")
+    return reply
+
+
+async def record(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+    """What `place` does in its transaction."""
     order_id = str(uuid4())
     reply = json.dumps({"order_id": order_id, "state": "pending"})
-    async with connection.transaction():
-        try:
-            remembered = await connection.execute(REMEMBER, [key, order.fingerprint(), reply])
-        except LockNotAvailable as busy:
-            errors = {KEY: "A request with this key is in progress."}
-            raise Problem(HTTPStatus.CONFLICT, "Wait for it, or ask again soon.", errors=errors) from busy
-        if remembered.rowcount == 0:
-            return await _recall(connection, key, order)
-        await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
-        await connection.execute(EVENT, [order_id, order.as_json()])
-        checkpoint("order.inserted")
-    checkpoint("order.committed")
+    try:
+        remembered = await connection.execute(REMEMBER, [key, order.fingerprint(), reply])
+    except LockNotAvailable as busy:
+        errors = {KEY: "A request with this key is in progress."}
+        raise Problem(HTTPStatus.CONFLICT, "Wait for it, or ask again soon.", errors=errors) from busy
+    if remembered.rowcount == 0:
+        return await _recall(connection, key, order)
+    await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
+    await connection.execute(EVENT, [order_id, order.as_json()])
+    checkpoint("order.inserted")
     return reply
 
 

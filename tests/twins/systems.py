@@ -1,0 +1,141 @@
+"""All seeded bugs: how to run each, how to run its correct brother, and where it has to be found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.fix_pipeline import thin_pipeline
+from tests.twins import (
+    async_commit,
+    auto_commit,
+    flush_without_reports,
+    in_memory_dedupe,
+    inbox_outside_transaction,
+    mark_before_report,
+    new_key_per_attempt,
+    no_idempotence,
+    no_inbox_no_key,
+    offset_before_effect,
+    revoke_without_drain,
+    swallowed_ambiguous_commit,
+    threaded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from chaos import System
+
+    Make = Callable[..., AbstractContextManager[System]]  # of the session, and what else `thin_pipeline` takes
+
+LOST = "nothing lost"
+DOUBLE = "one effect per key"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A seeded bug. `system` and `brother` make the same system, with the bug and without.
+
+    Each of the `schedules` fires in both, breaks `invariant` in the one, every time, and nothing in the other.
+    """
+
+    system: Make
+    brother: Make
+    invariant: str
+    schedules: tuple[str, ...]
+
+
+def payment_twin(main: Callable[[], object], invariant: str, *schedules: str) -> Twin:
+    """A payment consumer in the plain pipeline."""
+    return Twin(partial(thin_pipeline, consumer=main), thin_pipeline, invariant, schedules)
+
+
+TWINS = {
+    "offset_before_effect": payment_twin(
+        offset_before_effect.main,
+        LOST,
+        "payment/kafka.offset_commit#1:crash-after",
+        "payment/http.post#1:crash-before",
+        "payment/http.post#1:crash-late",
+    ),
+    "no_inbox_no_key": payment_twin(
+        no_inbox_no_key.main,
+        DOUBLE,
+        "payment/http.post#1:crash-after",
+        "payment/postgres.commit#1:crash-after",
+        "payment/kafka.offset_commit#1:crash-before",
+    ),
+    "new_key_per_attempt": payment_twin(
+        new_key_per_attempt.main,
+        DOUBLE,
+        "payment/http.post#1:crash-after",
+        "payment/http.post#1:lose-reply",
+        "payment/postgres.commit#1:crash-before",
+        "payment/postgres.commit#1:lose-request",
+    ),
+    "mark_before_report": Twin(
+        partial(thin_pipeline, relay=mark_before_report.main),
+        thin_pipeline,
+        LOST,
+        ("relay/kafka.produce#1:crash-late", "relay/kafka.produce#1:refuse=TOPIC_AUTHORIZATION_FAILED"),
+    ),
+    "flush_without_reports": Twin(
+        partial(thin_pipeline, relay=flush_without_reports.main),
+        thin_pipeline,
+        LOST,
+        (
+            "relay/kafka.produce#1:refuse=TOPIC_AUTHORIZATION_FAILED",
+            "relay/kafka.produce#1:refuse=MESSAGE_TOO_LARGE",
+        ),
+    ),
+    "no_idempotence": Twin(
+        partial(thin_pipeline, relay=no_idempotence.main, topic_judged=True),
+        partial(thin_pipeline, topic_judged=True),
+        DOUBLE,
+        ("relay/kafka.produce#1:lose-reply",),
+    ),
+    "inbox_outside_transaction": payment_twin(
+        inbox_outside_transaction.main,
+        LOST,
+        "payment/http.post#1:crash-before",
+        "payment/http.post#1:crash-late",
+        "payment/http.post#1:lose-request",
+        "payment/http.post#1:refuse=503",
+    ),
+    "in_memory_dedupe": payment_twin(
+        in_memory_dedupe.main,
+        DOUBLE,
+        "payment/http.post#1:crash-after",
+        "payment/http.post#1:lose-reply",
+        "payment/postgres.commit#1:crash-before",
+        "payment/postgres.commit#1:crash-late",
+        "payment/postgres.commit#1:crash-after",
+        "payment/postgres.commit#1:lose-request",
+        "payment/postgres.commit#1:lose-reply",
+        "payment/postgres.commit#1:refuse=40001",
+        "payment/kafka.offset_commit#1:crash-before",
+        "payment/kafka.offset_commit#1:crash-late",
+    ),
+    "swallowed_ambiguous_commit": Twin(
+        partial(thin_pipeline, api=swallowed_ambiguous_commit.main),
+        thin_pipeline,
+        LOST,
+        ("api/postgres.commit#1:lose-request", "api/postgres.commit#1:refuse=40001"),
+    ),
+    "auto_commit": payment_twin(auto_commit.main, LOST, "payment/http.post#1:crash-late=2"),
+    "async_commit": Twin(
+        partial(thin_pipeline, consumer=async_commit.main),
+        partial(thin_pipeline, consumer=threaded.main),
+        LOST,
+        ("payment/http.post#1:crash-late",),
+    ),
+    "revoke_without_drain": Twin(
+        partial(thin_pipeline, consumer=revoke_without_drain.main, dynamic=True, rebalanced=True),
+        partial(thin_pipeline, consumer=threaded.main, dynamic=True, rebalanced=True),
+        LOST,
+        ("payment/http.post#1:crash-late=2",),
+    ),
+}

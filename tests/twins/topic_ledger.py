@@ -1,0 +1,40 @@
+"""A trusted recorder of the orders topic: one JSON line per message, on disk before the message counts as read.
+
+Its lines are what the topic really holds, duplicates included, which no consumer with an inbox would show. It commits
+as the group GROUP, so that `group_drained` says whether it has read everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from confluent_kafka import Consumer, Message
+
+OURS = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 25}
+
+
+def main() -> None:
+    """Record until SIGKILL. It listens at PORT and never answers: that is how a lane sees that it is there."""
+    servers = {"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "group.id": os.environ["GROUP"]}
+    consumer = Consumer(servers | OURS)
+    consumer.subscribe([os.environ["TOPIC"]])
+    with (
+        Path(os.environ["LEDGER"]).open("ab", buffering=0) as ledger,
+        socket.create_server(("127.0.0.1", int(os.environ["PORT"]))),
+    ):
+        while True:
+            message = consumer.poll(1)
+            if message is not None and message.error() is None:
+                ledger.write(line(message))
+                os.fsync(ledger.fileno())
+                consumer.commit(message=message, asynchronous=False)
+
+
+def line(message: Message) -> bytes:
+    """What the ledger says about a message."""
+    event = json.loads(message.value() or b"")
+    place = {"partition": message.partition(), "offset": message.offset()}
+    return json.dumps({"order_id": event["order_id"], "event_id": event["event_id"], **place}).encode() + b"\n"
