@@ -1,55 +1,69 @@
-"""How surely the drill "crash before commit" tells right from wrong: each twin and the correct pipeline, many times.
+"""How surely a sweep tells right from wrong: each seeded bug many times, and each correct brother as often.
 
-Every run has a lane of its own. A twin counts as found when the verdict is `violated` by the invariant that it breaks;
-the correct pipeline counts as holding when the verdict is `holds`, with its fault fired.
+Every run has a lane of its own: recorded, audited, swept. A twin is found when an invariant is broken, by a schedule
+that broke its worker, and it is the invariant that the bug is about. Its brother is accused when a sweep of the same
+points by the same faults does not hold. Brothers of several twins are swept as often as each of them.
+
+…_found, …_schedules    of so many runs; at the median, how many schedules it took
+…_held                  of so many runs of the brother
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report import arguments, report
 from chaos import Session
-from pipeline.process import payment
-from tests.fix_pipeline import thin_pipeline
-from tests.twins import new_key_per_attempt, no_inbox_no_key, offset_before_effect
+from tests.twins.systems import TWINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-CHARGED = "payment/payment.charged#1:crash-before"
-COMMITTED = "payment/payment.offset_committed#1:crash-before"
-CASES: dict[str, tuple[Callable[[], object], str, str]] = {
-    "correct_holds": (payment.main, CHARGED, ""),
-    "new_key_per_attempt_found": (new_key_per_attempt.main, CHARGED, "one effect per key"),
-    "no_inbox_no_key_found": (no_inbox_no_key.main, CHARGED, "one effect per key"),
-    "offset_before_effect_found": (offset_before_effect.main, COMMITTED, "nothing lost"),
-}
+    from chaos.sweep import Sweep
+    from tests.twins.systems import Make, Twin
 
 
-def as_expected(session: Session, case: str) -> bool:
-    """Whether one drill of a case, in a lane of its own, ends as it must; if not, its story is told."""
-    consumer, schedule, broken = CASES[case]
-    with thin_pipeline(session, consumer) as system:
-        verdict = system.drill(schedule)
-    found = {violation.invariant for violation in verdict.violations}
-    right = found == {broken} if broken else verdict.status == "holds" and len(verdict.fired) == 1
+def sweep(session: Session, make: Make, twin: Twin, *, until_violated: bool) -> Sweep:
+    """One sweep in a lane of its own."""
+    with make(session, partitions=2) as system:
+        return system.sweep(only=twin.only, faults=twin.faults, until_violated=until_violated)
+
+
+def found(session: Session, twin: Twin) -> tuple[bool, int]:
+    """Whether a sweep finds a twin, and after how many schedules."""
+    swept = sweep(session, twin.system, twin, until_violated=True)
+    violations = swept.verdicts[-1].violations if swept.verdicts else []
+    right = {violation.invariant for violation in violations} == {twin.invariant} and bool(swept.verdicts[-1].fired)
     if not right:
-        print(f"{case}: {verdict.story(events=True)}")
-    return right
+        print(swept.story(events=True))
+    return right, len(swept.verdicts)
+
+
+def held(session: Session, twin: Twin) -> bool:
+    """Whether its brother holds."""
+    swept = sweep(session, twin.brother, twin, until_violated=False)
+    if swept.status != "holds":
+        print(swept.story(events=True))
+    return swept.status == "holds"
 
 
 def main() -> None:
     """Measure and report."""
     parser = arguments(__doc__)
-    parser.add_argument("--runs", type=int, default=20, help="of each (default: 20)")
+    parser.add_argument("--runs", type=int, default=10, help="of each twin (default: 10)")
+    parser.add_argument("--brothers", type=int, default=10, help="runs of each brother (default: 10)")
+    parser.add_argument("--only", nargs="*", default=list(TWINS), help="these twins (default: all)")
     options = parser.parse_args()
-    figures: dict[str, float] = {"runs": options.runs}
-    with tempfile.TemporaryDirectory(prefix="twins-") as directory, Session(Path(directory)) as session:
-        for case in CASES:
-            figures[case] = sum(as_expected(session, case) for _ in range(options.runs))
+    figures: dict[str, float] = {"runs": options.runs, "brothers": options.brothers}
+    for name in options.only:
+        twin = TWINS[name]
+        with tempfile.TemporaryDirectory(prefix="twins-") as directory, Session(Path(directory)) as session:
+            runs = [found(session, twin) for _ in range(options.runs)]
+            figures[f"{name}_found"] = sum(right for right, _ in runs)
+            figures[f"{name}_schedules"] = statistics.median(count for _, count in runs)
+            figures[f"{name}_held"] = sum(held(session, twin) for _ in range(options.brothers))
+        print({key: value for key, value in figures.items() if key.startswith(name)}, flush=True)
     report(figures, options.json)
 
 

@@ -39,13 +39,16 @@ DOUBLE = "one effect per key"
 class Twin:
     """A seeded bug. `system` and `brother` make the same system, with the bug and without.
 
-    Each of the `schedules` fires in both, breaks `invariant` in the one, every time, and nothing in the other.
+    Each of the `schedules` fires in both, breaks `invariant` in the one, every time, and nothing in the other. So does
+    a sweep of `only`, by `faults` where those that every sweep tries are not what finds it or not what a brother stands.
     """
 
     system: Make
     brother: Make
     invariant: str
     schedules: tuple[str, ...]
+    only: tuple[str, ...] = ("payment",)
+    faults: tuple[str, ...] | None = None
 
 
 def payment_twin(main: Callable[[], object], invariant: str, *schedules: str) -> Twin:
@@ -81,6 +84,7 @@ TWINS = {
         thin_pipeline,
         LOST,
         ("relay/kafka.produce#1:crash-late", "relay/kafka.produce#1:refuse=TOPIC_AUTHORIZATION_FAILED"),
+        only=("relay",),
     ),
     "flush_without_reports": Twin(
         partial(thin_pipeline, relay=flush_without_reports.main),
@@ -90,12 +94,16 @@ TWINS = {
             "relay/kafka.produce#1:refuse=TOPIC_AUTHORIZATION_FAILED",
             "relay/kafka.produce#1:refuse=MESSAGE_TOO_LARGE",
         ),
+        only=("relay/kafka.produce",),
+        faults=("lose-reply", "refuse", "refuse=TOPIC_AUTHORIZATION_FAILED"),  # the last is no passing trouble
     ),
     "no_idempotence": Twin(
         partial(thin_pipeline, relay=no_idempotence.main, topic_judged=True),
         partial(thin_pipeline, topic_judged=True),
         DOUBLE,
         ("relay/kafka.produce#1:lose-reply",),
+        only=("relay/kafka.produce",),
+        faults=("lose-request", "lose-reply", "delay=0.05"),  # a relay that dies publishes again, and may
     ),
     "inbox_outside_transaction": payment_twin(
         inbox_outside_transaction.main,
@@ -124,6 +132,7 @@ TWINS = {
         thin_pipeline,
         LOST,
         ("api/postgres.commit#1:lose-request", "api/postgres.commit#1:refuse=40001"),
+        only=("api",),
     ),
     "auto_commit": payment_twin(auto_commit.main, LOST, "payment/http.post#1:crash-late=2"),
     "async_commit": Twin(
@@ -137,5 +146,7 @@ TWINS = {
         partial(thin_pipeline, consumer=threaded.main, dynamic=True, rebalanced=True),
         LOST,
         ("payment/http.post#1:crash-late=2",),
+        only=("payment/http.post",),
+        faults=("crash-before", "crash-late=2", "lose-reply"),  # it takes a while until the group is rebalanced
     ),
 }
