@@ -12,6 +12,7 @@ import pytest
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
 from chaos.wire.postgres import Postgres
+from chaos.wire.steps import Raw
 from tests.chaos.wire.pg_client import (
     COPY_DONE,
     Client,
@@ -101,11 +102,15 @@ def test_evidence_of_savepoints(lane: Lane) -> None:
 def watched(lane: Lane, exchanges: list[Exchange]) -> list[Effect]:
     """The effects of a client that does this, as the protocol says them."""
     address = urlsplit(lane.postgres)
-    with Watcher(0, address.port or 0, Postgres) as watcher:
-        with Client(address._replace(netloc=f"{address.username}@127.0.0.1:{watcher.port}").geturl()) as client:
-            for sent, kinds in exchanges:
-                client.do(sent, kinds)
-        return [effect for _, effect in watcher.effects]
+    with (
+        Watcher(0, address.port or 0, Postgres) as watcher,
+        Client(address._replace(netloc=f"{address.username}@127.0.0.1:{watcher.port}").geturl()) as client,
+    ):
+        for sent, kinds in exchanges:
+            client.do(sent, kinds)
+    assert not watcher.torn
+    assert not any(isinstance(step, Raw) for one in watcher.connections for step in one.steps)
+    return [effect for _, effect in watcher.effects]
 
 
 def forget_prepared(lane: Lane) -> None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Connection:
-    """One connection: its protocol, its ends, and what went through it."""
+    """One connection: its protocol, its ends, and what went through it.
+
+    `moved` is held while a piece of one direction is carried out, as nothing comes in between then on the wire; whoever
+    is told to wait lets go of it until something has moved.
+    """
 
     protocol: WireProtocol
     client: socket.socket
@@ -27,6 +31,7 @@ class Connection:
     steps: list[Step] = field(default_factory=list)
     requests: bytearray = field(default_factory=bytearray)
     replies: bytearray = field(default_factory=bytearray)
+    moved: threading.Condition = field(default_factory=threading.Condition)
 
 
 class Watcher:
@@ -44,7 +49,6 @@ class Watcher:
         self.torn: list[bytes] = []  # what came in and was not in a step as it was
         self._protocol, self._to = protocol, ("127.0.0.1", forwards_to)
         self._refuses = refuses  # with which error; empty for those that it lets pass
-        self._moved = threading.Condition()  # and the lock of all protocols
         self._server = socket.create_server(("127.0.0.1", listens))
         self.port: int = self._server.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -97,36 +101,34 @@ class Watcher:
             while data:
                 data = source.recv(1 << 16)
                 seen += data
-                for step in self._steps(one, tell(data)):
-                    if isinstance(step, Pass | Effect | Answer | Drop):
-                        accounted += step.data
-                    if isinstance(step, Pass | Effect | Answer | Insert):
-                        sink.sendall(step.data)
-                    elif isinstance(step, Reply):
-                        source.sendall(step.data)
-                    elif isinstance(step, Astray):
-                        source.shutdown(socket.SHUT_RDWR)
+                with one.moved:
+                    for step in self._steps(one, tell(data)):
+                        if isinstance(step, Pass | Effect | Answer | Drop):
+                            accounted += step.data
+                        if isinstance(step, Pass | Effect | Answer | Insert):
+                            sink.sendall(step.data)
+                        elif isinstance(step, Reply):
+                            source.sendall(step.data)
+                        elif isinstance(step, Astray):
+                            source.shutdown(socket.SHUT_RDWR)
+                    one.moved.notify_all()
             sink.shutdown(socket.SHUT_WR)
         if not seen.startswith(accounted):
             self.torn.append(bytes(seen))
 
     def _steps(self, one: Connection, steps: Iterator[Step]) -> Iterator[Step]:
         """Each step; the next one is asked for when this one has been carried out."""
-        while True:
-            with self._moved:
-                step = next(steps, None)
-                while isinstance(step, Wait):
-                    self._moved.wait()
-                    step = next(steps, None)
-                self._moved.notify_all()
-                if step is None:
-                    return
-                error = ""
-                if isinstance(step, Effect):
-                    self.effects.append((one, step))
-                    error = self._refuses(step)
-                instead = list(one.protocol.refuse(step, error)) if error and isinstance(step, Effect) else [step]
-                one.steps += [step, *instead] if error else [step]
+        for step in steps:
+            if isinstance(step, Wait):
+                one.moved.notify_all()
+                one.moved.wait()
+                continue
+            error = ""
+            if isinstance(step, Effect):
+                self.effects.append((one, step))
+                error = self._refuses(step)
+            instead = list(one.protocol.refuse(step, error)) if error and isinstance(step, Effect) else [step]
+            one.steps += [step, *instead] if error else [step]
             yield from instead
 
 
