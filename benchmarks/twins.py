@@ -1,7 +1,7 @@
 """How surely a sweep tells right from wrong: each seeded bug many times, and each correct brother as often.
 
-Every run has a lane of its own: recorded, audited, swept. A twin is found when an invariant is broken, by a schedule
-that broke its worker, and it is the invariant that the bug is about. Its brother is accused when a sweep of the same
+Every run has a lane of its own: recorded, audited, swept. A twin is found when an invariant is broken, and it is the
+one that the bug is about; some need no fault for that, the recordings find them. Its brother is accused when a sweep of the same
 points by the same faults does not hold. Brothers of several twins are swept as often as each of them.
 
 …_found, …_schedules    of so many runs; at the median, how many schedules it took
@@ -33,8 +33,8 @@ def sweep(session: Session, make: Make, twin: Twin, *, until_violated: bool) -> 
 def found(session: Session, twin: Twin) -> tuple[bool, int]:
     """Whether a sweep finds a twin, and after how many schedules."""
     swept = sweep(session, twin.system, twin, until_violated=True)
-    violations = swept.verdicts[-1].violations if swept.verdicts else []
-    right = {violation.invariant for violation in violations} == {twin.invariant} and bool(swept.verdicts[-1].fired)
+    violations = [one for verdict in (*swept.recording.runs, *swept.verdicts) for one in verdict.violations]
+    right = swept.status == "violated" and {violation.invariant for violation in violations} == {twin.invariant}
     if not right:
         print(swept.story(events=True))
     return right, len(swept.verdicts)

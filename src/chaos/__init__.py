@@ -24,10 +24,20 @@ if TYPE_CHECKING:
         Violated,
         WrongChecksum,
     )
-    from chaos.invariants import Invariant, Ledger, Violation, nothing_lost, one_effect_per_key
+    from chaos.invariants import (
+        Invariant,
+        Ledger,
+        Violation,
+        no_effect_without_cause,
+        nothing_lost,
+        one_effect_per_key,
+        order_per_key,
+    )
     from chaos.lane import Lane, Worker
+    from chaos.recording import Recording
     from chaos.schedule import Fault, Schedule
     from chaos.session import Session
+    from chaos.sweep import Sweep
     from chaos.system import System
 
 _HOMES = {
@@ -45,10 +55,20 @@ _HOMES = {
         "Violated",
         "WrongChecksum",
     ),
-    "chaos.invariants": ("Invariant", "Ledger", "Violation", "nothing_lost", "one_effect_per_key"),
+    "chaos.invariants": (
+        "Invariant",
+        "Ledger",
+        "Violation",
+        "no_effect_without_cause",
+        "nothing_lost",
+        "one_effect_per_key",
+        "order_per_key",
+    ),
     "chaos.lane": ("Lane", "Worker"),
+    "chaos.recording": ("Recording",),
     "chaos.schedule": ("Fault", "Schedule"),
     "chaos.session": ("Session",),
+    "chaos.sweep": ("Sweep",),
     "chaos.system": ("System",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -72,13 +92,17 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "Invariant",
     "Ledger",
     "Violation",
+    "no_effect_without_cause",
     "nothing_lost",
     "one_effect_per_key",
+    "order_per_key",
     "Lane",
     "Worker",
+    "Recording",
     "Fault",
     "Schedule",
     "Session",
+    "Sweep",
     "System",
 ]
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chaos.history import Asked, Replied
+from chaos.schedule import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,16 +75,12 @@ def _look(effects: Sequence[_Effect]) -> Iterator[Advice]:
 
 def _by_key(history: Sequence[Event]) -> dict[tuple[str, str], list[_Effect]]:
     """By worker and alias, the effects that took place."""
-    replies = {_number(event): (at, event.outcome) for at, event in enumerate(history) if isinstance(event, Replied)}
+    replies = {event.number: (at, event.outcome) for at, event in enumerate(history) if isinstance(event, Replied)}
     found: defaultdict[tuple[str, str], list[_Effect]] = defaultdict(list)
     for at, event in enumerate(history):
         if isinstance(event, Asked):
-            replied, outcome = replies.get(_number(event), (len(history), ""))
+            replied, outcome = replies.get(event.number, (len(history), ""))
             for point in event.points[1:] if outcome not in {"refused", "lost"} else ():
-                site, _, alias = point.partition("/")[2].rpartition("#")[0].partition("[")
-                found[event.worker, alias].append(_Effect(point, site, at, replied))
+                name = split(point)
+                found[event.worker, name.alias].append(_Effect(point, name.site, at, replied))
     return found
-
-
-def _number(event: Asked | Replied) -> tuple[int, int]:
-    return event.connection, event.effect

@@ -108,8 +108,8 @@ class Armed:
             worker, _, site = point.rpartition("#")[0].partition("/")
             self._sites.add(f"{worker.partition('~')[0]}/{site}")
         self._open[event.connection, event.effect] = event.points[0]
-        asked = history.Asked(event.at, event.points, event.worker, event.connection, event.effect, event.evidence)
-        self.history.append(asked)
+        what = (event.connection, event.effect, event.evidence, event.stirs)
+        self.history.append(history.Asked(event.at, event.points, event.worker, *what))
 
     def answered(self, event: messages.Answered) -> None:
         """Somebody knows what became of it."""

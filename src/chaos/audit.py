@@ -10,7 +10,8 @@ Postgres            a logical slot: committed transactions that changed     the 
                     rows of the lane's database                             for before it let the commit through
 Kafka, messages     the ends of the lane's topics, before and after         the offsets in the replies to produces
 Kafka, offsets      what each group has committed there, before and after   the offsets in the commits
-HTTP services       the ledgers of trusted services, key by key             requests to that service about that key
+HTTP services       the ledgers of trusted services that workers are told,  requests to that service about that key
+                    key by key
 =================== ======================================================= =========================================
 
 What nothing explains is a hole: a worker that went around the wire, or a request that was taken for something else.
@@ -199,6 +200,8 @@ class Audit:
             aliases = {event.key: event.alias for event in verdict.history if isinstance(event, Named)}
             asked = [event for event in verdict.history if isinstance(event, Asked)]
             for service in self._lane.services.values():
+                if not self._lane.links.stands_before(service.url):
+                    continue  # nobody asks it: what it records it has from elsewhere
                 to = f"http:{service.url.rpartition('/')[2]}"
                 requests = [event.points for event in asked if to in event.evidence]
                 for key in verdict.keys:

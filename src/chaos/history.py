@@ -63,7 +63,8 @@ class Asked(_Event, frozen=True):
     """An effect of `worker` was on the wire, and not let through yet.
 
     `points` are its names, the one by count first. `connection` and `effect` are what its `Replied` has too. `evidence`
-    is what can be found of it in the server (`chaos.audit`).
+    is what can be found of it in the server (`chaos.audit`). `stirs` counts what the worker had sent until then that was
+    no effect and may have changed something all the same: where two effects have the same, nothing lies between.
     """
 
     points: tuple[str, ...]
@@ -71,6 +72,17 @@ class Asked(_Event, frozen=True):
     connection: int
     effect: int
     evidence: tuple[str, ...] = ()
+    stirs: int = 0
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """What its `Replied` has too."""
+        return self.connection, self.effect
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names by keys where there are any, else the one by count."""
+        return self.points[1:] or self.points
 
     def __str__(self) -> str:
         return " = ".join(self.points)
@@ -84,6 +96,11 @@ class Replied(_Event, frozen=True):
     connection: int
     effect: int
     evidence: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """What its `Asked` has too."""
+        return self.connection, self.effect
 
     def __str__(self) -> str:
         return f"{self.point} {self.outcome}"

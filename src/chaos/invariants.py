@@ -7,6 +7,7 @@ that recognised a repeated request and did not charge again.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -30,6 +31,17 @@ class Record:
 
     def __str__(self) -> str:
         return f"#{self.number} {self.text}"
+
+    def field(self, name: str) -> Any:
+        """The value of one of its fields.
+
+        Raises:
+            ChaosError: it has no such field.
+        """
+        content = json.loads(self.text)
+        if name not in content:
+            raise ChaosError(f"record {self} has no field {name!r}; it has {', '.join(content)}")
+        return content[name]
 
 
 class Ledger:
@@ -127,3 +139,33 @@ def nothing_lost(ledger: Ledger) -> Invariant:
         ]
 
     return Invariant("nothing lost", check, ledger, final=False)
+
+
+def order_per_key(ledger: Ledger, *, sequence: str) -> Invariant:
+    """The effects of a key come in the order of their field `sequence`, a number or text that rises; gaps may be."""
+
+    def check(keys: Iterable[str]) -> list[Violation]:
+        found = []
+        for key in keys:
+            effects = [record for record in ledger.of(key) if record.effect]
+            for before, after in itertools.pairwise(effects):
+                if not before.field(sequence) < after.field(sequence):
+                    detail = f"has {sequence} {after.field(sequence)} behind {before.field(sequence)}"
+                    found.append(Violation("order per key", key, detail, (before, after)))
+        return found
+
+    return Invariant("order per key", check, ledger, final=True)
+
+
+def no_effect_without_cause(ledger: Ledger, *, cause: Ledger) -> Invariant:
+    """A key that has an effect in the ledger has one in `cause` as well: nothing is mailed that was not charged."""
+
+    def check(keys: Iterable[str]) -> list[Violation]:
+        found = []
+        for key in keys:
+            effects = tuple(record for record in ledger.of(key) if record.effect)
+            if effects and not any(record.effect for record in cause.of(key)):
+                found.append(Violation("no effect without a cause", key, f"has none in {cause.path.name}", effects))
+        return found
+
+    return Invariant("no effect without a cause", check, ledger, final=False)

@@ -77,6 +77,11 @@ class Links:
         address = written if ":" in written else f"{written}:80"
         self._services[written] = _Service(address, str(record or ""), key)
 
+    def stands_before(self, url: str) -> bool:
+        """Whether some worker has a link to the HTTP service at `url`."""
+        upstream = self._services[_http_address(url)].address
+        return any(kind == f"http{upstream}" for _, kind in self._addresses)
+
     def enlist(self, label: str, role: str, generation: int, *, life: int = 0, whole_group: bool = True) -> None:
         """What connects through the links of `label` from here on is a new incarnation of it."""
         self.wire.do(lambda number: Enlist(number, label, role, generation, life, whole_group))

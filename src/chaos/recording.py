@@ -14,18 +14,19 @@ alone is used where an effect is about no key. An effect that its server refused
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from chaos.advice import advice
 from chaos.audit import Audit
 from chaos.errors import UnknownName
 from chaos.history import Arrived, Asked, Replied
-from chaos.schedule import Schedule
+from chaos.schedule import Schedule, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chaos.advice import Advice
     from chaos.drill import Verdict
@@ -46,6 +47,7 @@ class Recording:
     drifting: tuple[str, ...]
     checkpoints: frozenset[str]  # points that are checkpoints
     unanswered: frozenset[str]  # points of effects to which no server replies
+    same: Mapping[str, str]  # by point: the one before which a crash is the same as a crash after this one
     audited: str
     runs: tuple[Verdict, ...] = field(repr=False)
     reasons: tuple[str, ...] = ()
@@ -66,28 +68,13 @@ def _every_name(event: Event) -> tuple[str, ...]:
     return event.points if isinstance(event, Asked) else (event.point,) if isinstance(event, Arrived) else ()
 
 
-class Name(NamedTuple):
-    """A point's name taken apart; `alias` is empty where it is by count alone."""
-
-    worker: str
-    site: str
-    alias: str
-
-
-def split(point: str) -> Name:
-    """Take a point's name apart."""
-    worker, _, rest = point.partition("/")
-    site, _, alias = rest.rpartition("#")[0].partition("[")
-    return Name(worker.partition("~")[0], site, alias.removesuffix("]"))
-
-
 def names(history: Iterable[Event]) -> list[str]:
     """The names of all that arrived, in order: by keys where there are any, else by count; nothing that was refused."""
-    refused = {_number(event) for event in history if isinstance(event, Replied) and event.outcome == "refused"}
+    refused = {event.number for event in history if isinstance(event, Replied) and event.outcome == "refused"}
     found: dict[str, None] = {}
     for event in history:
-        if isinstance(event, Asked) and _number(event) not in refused:
-            found |= dict.fromkeys(event.points[1:] or event.points)
+        if isinstance(event, Asked) and event.number not in refused:
+            found |= dict.fromkeys(event.names)
         elif isinstance(event, Arrived):
             found[event.point] = None
     return list(found)
@@ -113,14 +100,11 @@ def record(system: System) -> Recording:
         drifting=tuple(sorted(set.union(*map(set, seen)) - stable - background)),
         checkpoints=frozenset(event.point for run in runs for event in run.history if isinstance(event, Arrived)),
         unanswered=frozenset(name for run in runs for name in _unanswered(run.history)),
+        same=dict(set.intersection(*(set(_neighbours(run.history)) for run in runs))),
         audited=counted or "nothing: there is no server to ask",
         runs=runs,
         reasons=(*reasons, *holes),
     )
-
-
-def _number(event: Asked | Replied) -> tuple[int, int]:
-    return event.connection, event.effect
 
 
 def _repeats(name: str) -> bool:
@@ -131,10 +115,32 @@ def _repeats(name: str) -> bool:
 
 def _unanswered(history: Iterable[Event]) -> Iterator[str]:
     """The names of effects to which no server replies."""
-    sent = {_number(event) for event in history if isinstance(event, Replied) and event.outcome == "sent"}
+    sent = {event.number for event in history if isinstance(event, Replied) and event.outcome == "sent"}
     for event in history:
-        if isinstance(event, Asked) and _number(event) in sent:
-            yield from event.points[1:] or event.points
+        if isinstance(event, Asked) and event.number in sent:
+            yield from event.names
+
+
+def _neighbours(history: Sequence[Event]) -> Iterator[tuple[str, str]]:
+    """Pairs of points between which a crash is the same, whether it is after the first or before the second.
+
+    The reply to the one is directly followed by the other, in the whole system; both are the same process's, which has
+    nothing else under way, and has sent nothing in between that may have changed something.
+    """
+    asked = {event.number: event for event in history if isinstance(event, Asked)}
+    happened = [event for event in history if isinstance(event, Asked | Replied | Arrived)]
+    open_effects: set[tuple[int, int]] = set()
+    for event, following in itertools.pairwise(happened):
+        if isinstance(event, Asked):
+            open_effects.add(event.number)
+        elif isinstance(event, Replied):
+            open_effects.discard(event.number)
+            first = asked.get(event.number)
+            if first is None or not isinstance(following, Asked) or event.outcome != "done":
+                continue
+            busy = any(asked[number].worker == first.worker for number in open_effects if number in asked)
+            if not busy and (following.worker, following.stirs) == (first.worker, first.stirs):
+                yield from itertools.product(first.names, following.names)
 
 
 def _idle(system: System) -> set[tuple[str, str]]:

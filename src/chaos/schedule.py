@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chaos import faults
 from chaos.errors import ChaosError, UnknownName
@@ -97,6 +98,21 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.point}:{self.action}{f'={self.value}' if self.value else ''}"
+
+
+class Name(NamedTuple):
+    """A point's name taken apart; `alias` is empty where it is by count alone."""
+
+    worker: str
+    site: str
+    alias: str
+
+
+def split(point: str) -> Name:
+    """Take a point's name apart."""
+    worker, _, rest = point.partition("/")
+    site, _, alias = rest.rpartition("#")[0].partition("[")
+    return Name(worker.partition("~")[0], site, alias.removesuffix("]"))
 
 
 @dataclass(frozen=True)

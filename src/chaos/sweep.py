@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from chaos import faults as kinds
 from chaos.errors import Undecided, UnknownName, Violated
 from chaos.history import Arrived
-from chaos.recording import names, split
-from chaos.schedule import CRASH_BEFORE, Fault, Schedule
+from chaos.recording import names
+from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.wire.steps import Effect
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from chaos.recording import Recording
     from chaos.system import System
 
-AGAIN = ("crash-before", "crash-after")
+CRASH_AFTER = "crash-after"
+AGAIN = (CRASH_BEFORE, CRASH_AFTER)
 _OUTCOMES = ("holds", "violated", "unknown", "unfit", "not reached")
 _SOME = 10
 
@@ -59,7 +60,7 @@ class Sweep:
     @property
     def status(self) -> str:
         """``holds``, ``violated`` or ``unknown``."""
-        found = {outcome(verdict) for verdict in self.verdicts}
+        found = {outcome(verdict) for verdict in (*self.recording.runs, *self.verdicts)}
         if "violated" in found:
             return "violated"
         return "unknown" if "unknown" in found or self.reasons or not self.verdicts else "holds"
@@ -107,6 +108,7 @@ class Sweep:
         lines += [f"  points      {len(self.broken)} of {len(self.selected)} broken; the recording has {len(recording.points)}"]
         lines += [f"  schedules   {shown or 'none'}; {missed} in which a later fault was not reached"]
         lines += [f"  audited     {recording.audited}"]
+        lines += [f"  merged      {one}:crash-after is {other}:crash-before" for one, other in self.merged.items()]
         lines += [f"  background  {name}" for name in recording.background]
         lines += [f"  drifting    {name}" for name in recording.drifting]
         lines += [f"  advice      {one}" for one in recording.advice]
@@ -117,6 +119,11 @@ class Sweep:
             lines += [f"  {line}" for line in verdict.story(events=events and not number).splitlines()]
         lines += [f"  … and {len(wrong) - _SOME} more that do not hold"] if len(wrong) > _SOME else []
         return "\n".join(lines)
+
+    @property
+    def merged(self) -> dict[str, str]:
+        """By point: the one whose crash-before stands for its crash-after as well."""
+        return {point: self.recording.same[point] for point in self.selected if _elsewhere(self, point, CRASH_AFTER)}
 
     def baseline(self) -> str:
         """What a baseline file has to say: each point, and the faults that were carried out there."""
@@ -177,7 +184,7 @@ def _schedules(sweep: Sweep) -> Iterator[Schedule]:
     for point in sweep.selected:
         for what in sweep.faults:
             fault = Fault.parse(f"{point}:{what}")
-            if not _impossible(sweep.recording, point, fault):
+            if not (_impossible(sweep.recording, point, fault) or _elsewhere(sweep, point, what)):
                 yield Schedule((fault,))
     if sweep.depth > 1:
         for verdict in list(sweep.verdicts):
@@ -190,6 +197,11 @@ def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
         return fault.action != CRASH_BEFORE
     effect = Effect(0, fault.site, (), b"", answered=point not in recording.unanswered)
     return bool(kinds.kind(fault.action).impossible(effect))
+
+
+def _elsewhere(sweep: Sweep, point: str, what: str) -> bool:
+    """Whether it is what the crash before the next point is."""
+    return what == CRASH_AFTER and CRASH_BEFORE in sweep.faults and sweep.recording.same.get(point) in sweep.selected
 
 
 def _again(recording: Recording, verdict: Verdict) -> Iterable[Fault]:

@@ -143,7 +143,8 @@ class Connection:
     def _effect(self, effect: Effect) -> None:
         points, due = self.proxy.points.arrived(self.member.role, effect)
         evidence = (f"http:{self.link.host}:{self.link.port}",) if self.link.protocol == "http" else effect.evidence
-        self.proxy.send(Seen(time.time(), self.number, effect.number, points, self.member.label, evidence))
+        member = self.member
+        self.proxy.send(Seen(time.time(), self.number, effect.number, points, member.label, evidence, member.stirs))
         if due and self.proxy.members.get(self.member.label) is self.member:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
@@ -273,6 +274,7 @@ class Connection:
         """If both sides are gone for good. Until then a kill of its worker has to find it."""
         if self.client.gone and self.server.gone and not self._reopen and self in self.member.connections:
             self.member.connections.discard(self)
+            self.member.stirred += self.protocol.stirs
             self.link.connections -= 1
             if self._overdue is not None:
                 self._overdue.cancel()

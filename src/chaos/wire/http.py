@@ -296,6 +296,7 @@ class Http:
 
     def __init__(self) -> None:
         self.not_understood: Counter[str] = Counter()
+        self.stirs = 0  # what is safe changes nothing
         self._exchanges: deque[_Exchange] = deque()
         self._requests = _Requests(self._exchanges, self.not_understood)
         self._replies = _Replies(self._exchanges, self.not_understood)

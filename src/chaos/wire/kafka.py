@@ -55,6 +55,9 @@ _PRODUCE: Final = 0
 _SASL_HANDSHAKE: Final = 17
 _METADATA: Final = 3
 _WITH_IDS: Final = 10  # the first version of it in which topics have ids
+_ASKS: Final = frozenset((1, 2, 3, 9, 10, 12, 18, 23, 32, 60, 68, 71, 72, 75))
+"""Apis that only ask, or say that a client is there: Fetch, ListOffsets, Metadata, Heartbeat, telemetry and the like."""
+
 _BROKERS: Final = {_METADATA: "brokers", 10: "", 60: "brokers"}
 """Apis whose replies are read for where brokers are, and the field behind which they name none."""
 
@@ -134,6 +137,7 @@ class Kafka:
         wanted: Wanted | None = None,
     ) -> None:
         self.not_understood: Counter[str] = Counter()
+        self.stirs = 0
         self._fronts = fronts
         self._topics = {} if topics is None else topics
         self._wanted = wanted
@@ -267,6 +271,7 @@ class Kafka:
             self._first = False
             return 4 + size, True
         self._first = False
+        self.stirs += api not in _ASKS
         if api != _PRODUCE:
             self._await(correlation, _Awaited(api, version, 0))
         return 4 + size, False
@@ -280,6 +285,7 @@ class Kafka:
             self.not_understood[f"{NAMES[api]} v{version}, malformed"] += 1
             seen = None
         if seen is None:
+            self.stirs += api not in _ASKS
             if api != _PRODUCE:
                 self._await(correlation, _Awaited(api, version, 0))
             yield Pass(frame)

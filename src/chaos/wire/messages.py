@@ -161,7 +161,8 @@ class Closed(_Message, frozen=True):
 class Seen(_Message, frozen=True):
     """An effect waits to be let through. `points` are its names: by count, and by each key that it is about.
 
-    `evidence` is what can be found of it in the server, here and in the reply: see `chaos.audit`.
+    `evidence` is what can be found of it in the server, here and in the reply: see `chaos.audit`. `stirs` counts what
+    the worker had sent until then that was no effect and may have changed something (`chaos.wire.steps`).
     """
 
     at: float
@@ -170,6 +171,7 @@ class Seen(_Message, frozen=True):
     points: tuple[str, ...]
     worker: str
     evidence: tuple[str, ...] = ()
+    stirs: int = 0
 
 
 class Answered(_Message, frozen=True):

@@ -37,6 +37,7 @@ class Units:
 
     def __init__(self) -> None:
         self.not_understood: Counter[str] = Counter()
+        self.stirs = 0
         self._session = Session()
         self._replies = Replies(self._session)
         self._raw = False
@@ -60,7 +61,8 @@ class Units:
     # -- passing -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> None:
-        """The message is of no interest."""
+        """The message is no effect."""
+        self.stirs += 1
         self._out += self._whole
         self._whole = b""
 

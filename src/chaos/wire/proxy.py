@@ -60,6 +60,12 @@ class Member:
     parked: bool = False  # what connects waits until it is known which of its processes that is
     connections: set[Connection] = field(default_factory=set)
     passed: int = 0  # effects that went through
+    stirred: int = 0  # what `stirs` of the connections that are gone
+
+    @property
+    def stirs(self) -> int:
+        """How many requests of it were no effects and may have changed what a server holds for it."""
+        return self.stirred + sum(connection.protocol.stirs for connection in self.connections)
 
 
 class Link:
