@@ -28,10 +28,10 @@ PROJECT = Path(__file__).parent.parent
 def packages(onecharge: Session) -> None:
     """What package-lock.json names, in node_modules."""
     del onecharge  # is needed for a missing part to skip the test, or to fail it in CI
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
+    for tool in (["npm", "--version"], ["node", "--eval", "process.exit(globalThis.fetch ? 0 : 1)"]):
+        if shutil.which(tool[0]) is None or subprocess.run(tool, check=False, stdout=subprocess.DEVNULL).returncode:
             remedy = "Install Node.js 18 or newer, with npm, from your distribution."
-            raise MissingPart(tool, looked_for=[f"{tool} on PATH"], remedy=remedy)
+            raise MissingPart(tool[0], looked_for=[f"{tool[0]} on PATH that can do `{' '.join(tool)}`"], remedy=remedy)
     locked, installed = PROJECT / "package-lock.json", PROJECT / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
         subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=PROJECT, check=True)
