@@ -4,10 +4,10 @@
 
     python examples/run_foreign.py [pytest's arguments]
 
-Each project is copied out of the repository and tested in a fresh virtual environment of the interpreter that runs
-this, in which onecharge is installed as a stranger would install it: by uv if there is one, else by pip. Logs and
-ledgers are kept in artifacts/foreign; everything else goes when the script ends. The exit code is pytest's, of the
-first project that failed.
+The wheel is built once. Each project is copied out of the repository and tested in a fresh virtual environment of the
+interpreter that runs this, in which the wheel and what the project's pyproject.toml names are installed as a stranger
+would install them: by uv if there is one, else by pip. Logs and ledgers are kept in artifacts/foreign; everything else
+goes when the script ends. The exit code is pytest's, of the first project that failed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What would let this repository, or the environment this script runs in, shine through.
 _OURS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "PYTEST_ADDOPTS"}
 
-_LEFT_BEHIND = shutil.ignore_patterns("artifacts", "__pycache__", ".*")
+_LEFT_BEHIND = shutil.ignore_patterns("artifacts", "__pycache__", "node_modules", ".*")
 
 _PROBE = """
 import importlib.util, pathlib, sysconfig, chaos
@@ -42,6 +43,7 @@ class Stranger:
     def __init__(self, place: Path) -> None:
         if place.is_relative_to(ROOT):
             sys.exit(f"{place} is inside the repository: set TMPDIR to a directory outside of it.")
+        place.mkdir()
         self._place = place
         self._python = place / "venv" / "bin" / "python"
         # In a tox environment uv is beside the interpreter.
@@ -59,8 +61,11 @@ class Stranger:
         [wheel] = into.glob("*.whl")
         return wheel
 
-    def install(self, *requirements: str) -> None:
-        """Install packages."""
+    def install(self, source: Path, wheel: Path) -> None:
+        """Install what a project and its tests need; where they say onecharge, this wheel."""
+        said = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
+        needed = said["project"].get("dependencies", []) + said["dependency-groups"]["test"]
+        requirements = [f"{one} @ {wheel.as_uri()}" if one.startswith("onecharge") else one for one in needed]
         if self._uv:
             self._run(self._uv, "pip", "install", "--quiet", "--python", self._python, *requirements)
         else:
@@ -68,7 +73,7 @@ class Stranger:
 
     def test(self, source: Path, arguments: list[str]) -> int:
         """Copy a project here and run its tests; pytest's exit code."""
-        project = self._place / source.name
+        project = self._place / "project"
         shutil.copytree(source, project, ignore=_LEFT_BEHIND)
         self._run(self._python, "-c", _PROBE, directory=project)
         output = f"--onecharge-output={ROOT / 'artifacts' / 'foreign' / source.name}"
@@ -91,14 +96,15 @@ def say(text: str) -> None:
 def main(arguments: list[str]) -> int:
     """Test each project; the exit code."""
     codes = []
-    for source in sorted(file.parent for file in ROOT.glob("examples/*/pyproject.toml")):
-        with tempfile.TemporaryDirectory(prefix=f"foreign-{source.name}-") as directory:
+    with tempfile.TemporaryDirectory(prefix="foreign-") as directory:
+        place = Path(directory).resolve()
+        wheel = Stranger(place / "builder").build()
+        say(f"{wheel.name} is built, Python is {sys.version.split()[0]}")
+        for source in sorted(file.parent for file in ROOT.glob("examples/*/pyproject.toml")):
             began = time.monotonic()
-            stranger = Stranger(Path(directory).resolve())
-            wheel = stranger.build()
-            stranger.install(f"onecharge[local] @ {wheel.as_uri()}", "pytest")
-            prepared = f"{wheel.name} and Python {sys.version.split()[0]}"
-            say(f"{source.name}: {prepared}, ready after {time.monotonic() - began:.1f} s")
+            stranger = Stranger(place / source.name)
+            stranger.install(source, wheel)
+            say(f"{source.name}: ready after {time.monotonic() - began:.1f} s")
             began = time.monotonic()
             codes.append(stranger.test(source, arguments))
             say(f"{source.name}: pytest's exit code is {codes[-1]}, after {time.monotonic() - began:.1f} s")

@@ -1,0 +1,1 @@
+"""Tells customers by text message what became of their orders."""

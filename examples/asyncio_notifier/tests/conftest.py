@@ -1,0 +1,47 @@
+"""The notifier as a system that can be drilled."""
+
+import functools
+import json
+from collections.abc import Iterator
+
+import pytest
+from chaos import Run, Session, System, Worker, group_drained, nothing_lost, one_effect_per_key
+from confluent_kafka import Producer
+
+from notifier import service, worker
+
+
+@pytest.fixture(scope="module", params=[(worker.main, 3)], ids=["three events"])
+def notifier(onecharge: Session, request: pytest.FixtureRequest) -> Iterator[System]:
+    """Two workers, a topic of their own with a partition for each, and a text message service."""
+    run, count = request.param
+    with onecharge.lane(schema="notifier/schema.sql", topics={"events": 2}) as lane:
+        sms = lane.trusted("sms", service.main, ledger="sms.jsonl", key="event")
+        env = {
+            "SMS_URL": sms.url,
+            "TOPIC": "{topics[events]}",
+            "GROUP": "{lane}.notifier",
+            "INSTANCE": "{replica}",  # whoever takes a dead member's place has its partitions at once
+            "SESSION_TIMEOUT_MS": "1000",
+        }
+        with System(
+            lane,
+            workers=[Worker("notifier", run, replicas=2, env=env)],
+            workload=functools.partial(events, count),
+            settled=[group_drained("{lane}.notifier", "events")],
+            invariants=[one_effect_per_key(sms.ledger), nothing_lost(sms.ledger)],
+            grace=0.3,
+        ) as system:
+            yield system
+
+
+def events(count: int, run: Run) -> None:
+    """Have some orders change; the notifier answers for what it is told about them."""
+    producer = Producer({"bootstrap.servers": run.lane.kafka, "acks": "all"})
+    for number in range(count):
+        event = run.new_key()
+        run.accept(event)
+        value = json.dumps({"event_id": event, "phone": f"+1555000{number}", "text": "Your order is on its way."})
+        producer.produce(run.lane.topics["events"], value.encode(), key=event.encode())
+    if left := producer.flush(10):
+        raise TimeoutError(f"{left} events were not acknowledged")
