@@ -2,10 +2,10 @@
 
 Without offsets, `commit()` commits what librdkafka has stored, and by default that is whatever it has handed out. In a
 loop that works where it polls, this is what was done; here it is what was polled. It looks like the plain loop made
-faster, and each charge it was given is done, unless the process dies. Found by "nothing lost" under `http.post`:
-crash-late, which holds a charge until the commit went through. By chance also by other crashes, when the commit was
-faster than the charge or more charges were waiting for the thread; never without a crash. Its brother is `threaded`,
-which commits what is done.
+faster, and in peace each charge it was given is done. Found by "nothing lost" under `http.post`: crash-late, which
+holds a charge until the commit went through. By chance also by other crashes, when the commit was faster than the
+charge or more charges were waiting for the thread, and by the loss of the partitions meanwhile, such as
+`kafka.offset_commit`: refuse=ILLEGAL_GENERATION. Its brother is `threaded`, which commits what is done.
 """
 
 from __future__ import annotations
