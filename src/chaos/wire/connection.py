@@ -34,15 +34,15 @@ _CANCEL_S = 1.0
 
 @dataclass(slots=True)
 class _Sent:
-    """An effect that was let through: its first name, whether a reply comes, whether its last byte is on its way."""
+    """An effect that was let through: its names, whether a reply comes, whether its last byte is on its way."""
 
-    point: str
+    points: tuple[str, ...]
     effect: Effect
     whole: bool = False
 
     @property
-    def site(self) -> str:
-        return self.effect.site
+    def point(self) -> str:
+        return self.points[0]
 
     @property
     def answered(self) -> bool:
@@ -149,12 +149,12 @@ class Connection:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
         else:
-            self.let_through(effect, points[0])
+            self.let_through(effect, points)
         self.proxy.changed()
 
-    def let_through(self, effect: Effect, point: str) -> None:
+    def let_through(self, effect: Effect, points: tuple[str, ...]) -> None:
         """Send the effect on."""
-        self.unanswered[effect.number] = _Sent(point, effect)
+        self.unanswered[effect.number] = _Sent(points, effect)
         if self.link.recorder is not None:
             self.link.recorder.request(self.number, self.member.label, effect)
         self.server.write(effect.data)
@@ -167,7 +167,7 @@ class Connection:
                 del self.unanswered[number]
                 self._forwarded = sent.point
                 self.proxy.send(Answered(time.time(), self.number, number, "sent"))
-                self.proxy.went_through(self.member, sent.site)
+                self.proxy.went_through(self.member, sent.points)
         if self.frame is not None and self.frame.effect.number == number:
             self.frame.was_delivered()
 
@@ -179,7 +179,7 @@ class Connection:
         if sent is not None:
             if answer.outcome == "done":
                 self.proxy.points.done(sent.effect.evidence)
-            self.proxy.went_through(self.member, sent.site)
+            self.proxy.went_through(self.member, sent.points)
         if self.is_cut:
             self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")
         elif self.frame is None or not self.frame.keeps(answer):

@@ -131,11 +131,10 @@ class Frame:
         return await self._watch(lambda: member.passed > before, seconds)
 
     async def successor(self, seconds: float) -> bool:
-        """Wait until an effect of the same kind by another process of the role went through; False if none did."""
-        member, site = self.connection.member, self.effect.site
+        """Wait until another process of the role had such an effect, about the same key; False if none had."""
 
         def by_others() -> int:
-            return self._proxy.by_others(member, site)
+            return self._proxy.by_others(self.connection.member, self.points)
 
         before = by_others()
         return await self._watch(lambda: by_others() > before, seconds)
@@ -232,7 +231,7 @@ class Frame:
         self._require_there()
         self._sent = True
         connection = self.connection
-        connection.let_through(self.effect, self.points[0])
+        connection.let_through(self.effect, self.points)
         connection.requests.held = False
         connection.requests.pump()  # up to `was_delivered`
 

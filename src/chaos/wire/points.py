@@ -143,6 +143,11 @@ class Points:
                 del self._kin[made]
 
 
+def alikes(points: tuple[str, ...]) -> tuple[str, ...]:
+    """What effects that do the same have in common: site and key, or the site alone where there is no key."""
+    return tuple(point.partition("/")[2].rpartition("#")[0] for point in points[1:] or points)
+
+
 def _holds(contents: tuple[bytes, ...], spellings: tuple[bytes, ...]) -> bool:
     return any(spelling in piece for piece in contents for spelling in spellings)
 

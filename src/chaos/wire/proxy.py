@@ -32,7 +32,7 @@ from chaos.wire.frame import PATIENCE_S, Frame, NotPossible, Unfit
 from chaos.wire.http import Http
 from chaos.wire.kafka import Kafka
 from chaos.wire.messages import Carried, Event, Failed, Fired, Noted, Order, Reached
-from chaos.wire.points import Points
+from chaos.wire.points import Points, alikes
 from chaos.wire.postgres import Postgres
 from chaos.wire.recorder import Recorder
 from chaos.wire.sockets import owners
@@ -108,7 +108,7 @@ class Proxy:
         self._armed = 0
         self._faults: tuple[ArmedFault, ...] = ()
         self._working: dict[Frame, asyncio.Task[None]] = {}
-        self._passed: Counter[tuple[str, str, str]] = Counter()  # by role, worker and site
+        self._passed: Counter[tuple[str, str, str]] = Counter()  # by role, worker, and what they are alike in
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
@@ -333,18 +333,20 @@ class Proxy:
         if waiting is not None and not waiting.done():
             waiting.set_result(carried)
 
-    def went_through(self, member: Member, site: str) -> None:
+    def went_through(self, member: Member, points: tuple[str, ...]) -> None:
         """An effect was answered, or delivered for good."""
         member.passed += 1
-        self._passed[member.role, member.label, site] += 1
+        for alike in alikes(points):
+            self._passed[member.role, member.label, alike] += 1
         self.changed()
 
-    def by_others(self, member: Member, site: str) -> int:
-        """How many effects of a kind other workers of its role have had."""
+    def by_others(self, member: Member, points: tuple[str, ...]) -> int:
+        """How many effects of this kind, about a key of these, other processes of its role have had."""
+        alike = alikes(points)
         return sum(
             count
             for (role, label, of), count in self._passed.items()
-            if role == member.role and label != member.label and of == site
+            if role == member.role and label != member.label and of in alike
         )
 
     def unseen(self) -> Iterator[str]:
