@@ -54,9 +54,10 @@ def whole(session: Session, *, wired: bool = True, **options: Any) -> Iterator[S
         @contextlib.contextmanager
         def around(**wanted: Any) -> Iterator[Any]:
             with lane(**wanted) as one:
-                one.links.postgres = lambda _label: one.postgres
-                one.links.kafka = lambda _label: one.kafka
-                one.links.translate = lambda _label, text: text
+                links: Any = one.links
+                links.postgres = lambda _label: one.postgres
+                links.kafka = lambda _label: one.kafka
+                links.translate = lambda _label, text: text
                 yield one
 
         session.lane = around  # type: ignore[method-assign]

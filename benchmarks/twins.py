@@ -1,8 +1,8 @@
 """How surely a sweep tells right from wrong: each seeded bug many times, and each correct brother as often.
 
 Every run has a lane of its own: recorded, audited, swept. A twin is found when an invariant is broken, and it is the
-one that the bug is about; some need no fault for that, the recordings find them. Its brother is accused when a sweep of the same
-points by the same faults does not hold. Brothers of several twins are swept as often as each of them.
+one that the bug is about. Its brother is accused when a sweep of the same points by the same faults does not hold.
+Brothers of several twins are swept as often as each of them.
 
 …_found, …_schedules    of so many runs; at the median, how many schedules it took
 …_held                  of so many runs of the brother

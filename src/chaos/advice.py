@@ -5,8 +5,8 @@ first one says. Each rule looks at the effects that one worker has about one key
 
 - *offset before effect*: a commit of offsets that covers the key's record is sent before another effect about it. A
   crash in between loses the record.
-- *commit ahead of the work*: it is sent while an effect about the key has no reply yet, as a commit in the background is.
-  Nobody knows then whether the effect has taken place, and the record will not come again.
+- *commit ahead of the work*: it is sent while an effect about the key has no reply yet, as commits in the background
+  are. Nobody knows then whether the effect has taken place, and the record will not come again.
 - *effect outside the transaction*: an effect is sent when a transaction about the key has been committed already. If
   that transaction is what recognises the record when it comes again (an inbox, a mark), a crash in between loses the
   effect.

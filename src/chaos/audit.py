@@ -34,6 +34,7 @@ from chaos.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Self
 
     from chaos.crew import Crew
     from chaos.drill import Verdict
@@ -54,13 +55,13 @@ class Audit:
         self._evidence: list[str] = []
         self.counted: Counter[str] = Counter()
 
-    def __enter__(self) -> Audit:
+    def __enter__(self) -> Self:
         self._crew.overhear = self._overhear
         try:
             self._own = len(self._lane.evidence)
             if self._lane.postgres:
                 self._lane.look(f"SET statement_timeout = '{_SLOT_S}s'")  # an open transaction anywhere delays a slot
-                self._lane.look(f"SELECT pg_create_logical_replication_slot('{self._slot}', 'test_decoding')")  # noqa: S608 - our own name
+                self._lane.look(f"SELECT pg_create_logical_replication_slot('{self._slot}', 'test_decoding')")
                 self._lane.look("RESET statement_timeout")
             self._ends, self._commits = self._log_ends(), self._committed()
         except BaseException:
@@ -156,8 +157,16 @@ class Audit:
             return []
         kafka = confluent_kafka()
         topic, _, number = partition.rpartition("/")
-        settings = {"bootstrap.servers": self._lane.kafka, "group.id": f"{self._lane.name}.audit"}
-        settings |= {"enable.partition.eof": True, "enable.auto.commit": False, "isolation.level": "read_uncommitted", "log_level": 0}
+        settings: dict[str, str | int | bool] = {
+            "bootstrap.servers": self._lane.kafka,
+            "group.id": f"{self._lane.name}.audit",
+        }
+        settings |= {
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
+            "log_level": 0,
+        }
         consumer: Any = kafka.Consumer(settings)
         found = []
         try:
@@ -176,7 +185,7 @@ class Audit:
             return {}
         kafka = confluent_kafka()
         partitions = [one for topic in lane.topics for one in lane.partitions(topic)]
-        committed = {}
+        committed: dict[tuple[str, str], int] = {}
         for group in [one.group_id for one in lane.kafka_admin.list_consumer_groups().result().valid]:
             request = kafka.ConsumerGroupTopicPartitions(group, partitions)
             [answered] = lane.kafka_admin.list_consumer_group_offsets([request]).values()

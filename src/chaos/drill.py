@@ -142,7 +142,7 @@ class Run:
     def name(self, key: str, alias: str = "") -> str:
         """Have points that are about `key` named by its alias: ``key-1``, ``key-2`` and so on, unless you say one.
 
-        `key` should be unique and of fixed width: ``order-1`` is found inside ``order-10``. Two keys may share an alias.
+        `key` should be unique and of fixed width: ``order-1`` is found inside ``order-10``. Keys may share an alias.
         """
         if key not in self._aliases:
             given = alias or f"key-{len(set(self._aliases.values())) + 1}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chaos.drill import Verdict
+    from chaos.sweep import Sweep
     from chaos.workers.supervisor import Exit
 
 
@@ -81,9 +82,9 @@ class UnknownName(ChaosError, LookupError):
 
 
 class NotHolding(ChaosError, AssertionError):
-    """A drill did not end in `holds`."""
+    """A drill or a sweep did not end in `holds`."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict | Sweep) -> None:
         self.verdict = verdict
         super().__init__(verdict.story(events=True))
 

@@ -2,8 +2,8 @@
 
 Written for people and programs that come later: a report, a checker that is run again on an old run, a reader with
 ``jq``. Each event has a ``type``, and ``at``, Unix time in seconds of whoever saw it (the wire, for what is on it).
-`read` turns a file back into events. A file holds the drills of a lane one after the other, each from its `Began` to its
-`Judged`.
+`read` turns a file back into events. A file holds the drills of a lane one after the other, each from its `Began` to
+its `Judged`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Asked(_Event, frozen=True):
     """An effect of `worker` was on the wire, and not let through yet.
 
     `points` are its names, the one by count first. `connection` and `effect` are what its `Replied` has too. `evidence`
-    is what can be found of it in the server (`chaos.audit`). `stirs` counts what the worker had sent until then that was
-    no effect and may have changed something all the same: where two effects have the same, nothing lies between.
+    is what can be found of it in the server (`chaos.audit`). `stirs` counts what the worker had sent until then that
+    was no effect and may have changed something all the same: where two effects have the same, nothing lies between.
     """
 
     points: tuple[str, ...]
@@ -158,9 +158,7 @@ class Judged(_Event, frozen=True):
         return "; ".join((self.status, *self.violations, *self.reasons))
 
 
-Event: TypeAlias = (
-    Began | Named | Accepted | Arrived | Asked | Replied | Broke | Spared | Started | Noted | Judged
-)
+Event: TypeAlias = Began | Named | Accepted | Arrived | Asked | Replied | Broke | Spared | Started | Noted | Judged
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode

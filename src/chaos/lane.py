@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chaos.drill import Verdict
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
+    from chaos.sweep import Sweep
     from chaos.workers.supervisor import Process, Supervisor
 
 _START_S = 30.0
@@ -127,7 +128,7 @@ class Lane:
         self._connection: Any = None
         self._producer: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
-        self.on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+        self.on_verdict: Callable[[Verdict | Sweep], None] = lambda _verdict: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
         """Hear this lane's workers: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""
@@ -187,18 +188,22 @@ class Lane:
         Raises:
             ChaosError: the broker has not taken it.
         """
-        reports: list[tuple[Any, Any]] = []
+        reports: list[Any] = []
         if self._producer is None:
             self.kafka_admin  # noqa: B018 - says what is missing where there is no Kafka
-            settings = {"bootstrap.servers": self.kafka, "linger.ms": 0, "partitioner": "murmur2_random", "log_level": 0}
+            settings = {
+                "bootstrap.servers": self.kafka,
+                "linger.ms": 0,
+                "partitioner": "murmur2_random",
+                "log_level": 0,
+            }
             self._producer = confluent_kafka().Producer(settings)
         self._producer.produce(self.topics[topic], value, key, on_delivery=lambda *report: reports.append(report))
         self._producer.flush(_PRODUCE_S)
-        error, message = reports[0] if reports else ("no report in time", None)
-        if error is not None:
+        error, taken = reports[0] if reports else ("no report in time", None)
+        if taken is None or error is not None:
             raise ChaosError(f"the topic {topic!r} did not take a message: {error}")
-        at = message.offset()
-        self.evidence.append(f"log:{message.topic()}/{message.partition()}:{at}-{at}")
+        self.evidence.append(f"log:{taken.topic()}/{taken.partition()}:{taken.offset()}-{taken.offset()}")
 
     def close(self) -> None:
         """End the lane's workers and its wire, its own connection, and the leases of its ports."""

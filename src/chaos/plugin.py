@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from chaos.drill import Verdict
     from chaos.session import Session
+    from chaos.sweep import Sweep
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
-_VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+_VERDICTS: pytest.StashKey[list[Verdict | Sweep]] = pytest.StashKey()
 _ATTRIBUTE = "onecharge_drills"
 _TAIL_LINES = 15
 

@@ -3,10 +3,10 @@
 A `Recording` is made by running the workload twice without a fault, with an audit around it (`chaos.audit`). Its
 `points` are the denominator of every sweep: the names that both runs have. Kept apart, and told:
 
-- `background`: effects about no key that come when nobody has asked for anything (a lease renewed, a heartbeat row), and
-  commits of offsets that cover nothing new. They can be broken by name, and their number means nothing.
-- `drifting`: names that only one of the runs has. A name is not stable where an effect is about no key that the workload
-  told of, and its count depends on how much went into a batch, or on the clock.
+- `background`: effects about no key that come when nobody has asked for anything (a lease renewed, a heartbeat row),
+  and commits of offsets that cover nothing new. They can be broken by name, and their number means nothing.
+- `drifting`: names that only one of the runs has. A name is not stable where an effect is about no key that the
+  workload told of, and its count depends on how much went into a batch, or on the clock.
 
 An effect that is about several keys has several names and is one frame; the denominator counts names. A name by count
 alone is used where an effect is about no key. An effect that its server refused is no point.
@@ -40,7 +40,7 @@ _OFFSET_COMMITS = ("kafka.offset_commit", "kafka.txn_offset_commit")
 
 @dataclass(frozen=True)
 class Recording:
-    """See the module's docstring. `points` are in the order of the last run; `reasons` say why it counts for nothing."""
+    """See the module's docstring. `points` are in the order of the last run; `reasons` say why it proves nothing."""
 
     points: tuple[str, ...]
     background: tuple[str, ...]
@@ -88,9 +88,13 @@ def record(system: System) -> Recording:
         holes = audit.holes(runs)
     roles = {worker.name for worker in system.workers}
     seen = [[name for name in names(run.history) if split(name)[0] in roles] for run in runs]
-    background = {name for run in seen for name in run if _repeats(name) or (not split(name)[2] and split(name)[:2] in idle)}
+    background = {
+        name for run in seen for name in run if _repeats(name) or (not split(name)[2] and split(name)[:2] in idle)
+    }
     stable = set.intersection(*map(set, seen)) - background
-    reasons = [f"the fault-free run is {run.status}: {said}" for run in runs for said in (*run.reasons, *run.violations)]
+    reasons = [
+        f"the fault-free run is {run.status}: {said}" for run in runs for said in (*run.reasons, *run.violations)
+    ]
     if not stable:
         reasons.append("no point was seen in both runs: there is nothing to break")
     counted = ", ".join(f"{count} {what}" for what, count in audit.counted.items())

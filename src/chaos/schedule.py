@@ -8,9 +8,9 @@ A fault names its point, ``worker~incarnation/site#n``, and what is done there::
     payment/payment.charged:crash-before            a checkpoint named in the worker's code
 
 A site is a kind of effect on the wire (`chaos.wire`) or a checkpoint, where ``crash-before`` is all that can be done.
-Left out, the incarnation is 0 and n is 1. Arrivals are counted per role, over its replicas, from the moment the schedule
-was armed, and anew with each process of the role that is killed: ``payment~1`` is whoever does the payments after the
-first kill, the killed one's successor or another replica. With a key, those that are about it are counted.
+Left out, the incarnation is 0 and n is 1. Arrivals are counted per role, over its replicas, from the moment the
+schedule was armed, and anew with each process of the role that is killed: ``payment~1`` is whoever does the payments
+after the first kill, the killed one's successor or another replica. With a key, those that are about it are counted.
 What actions there are, and what may be written behind ``=``: `chaos.faults`. A schedule is a list of faults separated
 by ``"; "``; an empty one breaks nothing.
 """

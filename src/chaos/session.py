@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chaos.drill import Verdict
+    from chaos.sweep import Sweep
 
 
 class Session:
@@ -52,7 +53,7 @@ class Session:
         postgres: str | None = None,
         kafka: str | None = None,
         progress: Progress = silent,
-        on_verdict: Callable[[Verdict], None] = lambda _verdict: None,
+        on_verdict: Callable[[Verdict | Sweep], None] = lambda _verdict: None,
     ) -> None:
         self.output = output.absolute()
         self.directory = (directory or Path.cwd()).absolute()

@@ -1,8 +1,8 @@
 """Break a system at every point that it has, in every way, and say of how many that is true.
 
-The denominator is a recording's (`chaos.recording`): the points that two fault-free runs have shown, audited. Each point
-is broken by each fault that can be done there, one schedule for each pair. *Depth 2* breaks again at every point of the
-recovery: at what a schedule showed that no fault-free run has.
+The denominator is a recording's (`chaos.recording`): the points that two fault-free runs have shown, audited. Each
+point is broken by each fault that can be done there, one schedule for each pair. *Depth 2* breaks again at every point
+of the recovery: at what a schedule showed that no fault-free run has.
 
 A sweep holds if every schedule holds, every point was broken, the audit found no hole, and the points are those of the
 baseline. The baseline is a text file to be kept with the tests, a line for each point: a point that is new, or gone,
@@ -39,7 +39,9 @@ _SOME = 10
 
 def everything() -> tuple[str, ...]:
     """Each fault there is, with each value that a sweep tries."""
-    return tuple(f"{name}={value}" if value else name for name in kinds.registered() for value in kinds.kind(name).swept)
+    return tuple(
+        f"{name}={value}" if value else name for name in kinds.registered() for value in kinds.kind(name).swept
+    )
 
 
 @dataclass
@@ -89,14 +91,16 @@ class Sweep:
 
     def table(self) -> str:
         """A row for each point: how many schedules began there, and what became of them."""
-        rows = [("point", "schedules", *_OUTCOMES)]
+        rows: list[tuple[str, ...]] = [("point", "schedules", *_OUTCOMES)]
         for point in self.selected:
             begun = [verdict for verdict in self.verdicts if verdict.schedule.faults[0].point == point]
             count = Counter(map(outcome, begun))
             count["not reached"] = sum(bool(verdict.not_reached) for verdict in begun)
             rows.append((point, *(str(number or "") for number in (len(begun), *map(count.__getitem__, _OUTCOMES)))))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
     def story(self, *, events: bool = False) -> str:
         """The table, what it was counted against, and each schedule that does not hold."""
@@ -105,7 +109,8 @@ class Sweep:
         shown = ", ".join(f"{count[one]} {one}" for one in _OUTCOMES if count[one])
         missed = sum(bool(verdict.not_reached) for verdict in self.verdicts)
         lines = [f"{self.status}: {self.schedule}, {len(self.verdicts)} schedules in {self.seconds:.1f} s"]
-        lines += [f"  points      {len(self.broken)} of {len(self.selected)} broken; the recording has {len(recording.points)}"]
+        of = f"{len(self.selected)} broken; the recording has {len(recording.points)}"
+        lines += [f"  points      {len(self.broken)} of {of}"]
         lines += [f"  schedules   {shown or 'none'}; {missed} in which a later fault was not reached"]
         lines += [f"  audited     {recording.audited}"]
         lines += [f"  merged      {one}:crash-after is {other}:crash-before" for one, other in self.merged.items()]

@@ -123,9 +123,7 @@ class System:
             baseline: a file with the points that are expected; written where there is none.
             until_violated: end at the first schedule that breaks an invariant.
         """
-        sweep = run_sweep(
-            self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated
-        )
+        sweep = run_sweep(self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated)
         self.lane.on_verdict(sweep)
         return sweep
 

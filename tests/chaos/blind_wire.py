@@ -17,5 +17,5 @@ def main() -> None:
         case "kafka":
             kafka_effects.EFFECTS[_PRODUCE] = lambda _body: None  # type: ignore[index]
         case "http":
-            http._SAFE = frozenset({*http._SAFE, "POST"})  # type: ignore[misc]  # noqa: SLF001
+            http._SAFE = frozenset({*http._SAFE, "POST"})  # type: ignore[misc]
     process.main()

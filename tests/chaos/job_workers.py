@@ -30,8 +30,7 @@ def work() -> None:
     while True:
         try:
             _work(producer)
-        except (OSError, psycopg.Error) as why:
-            print("again after", why)
+        except (OSError, psycopg.Error):
             time.sleep(0.02)
 
 

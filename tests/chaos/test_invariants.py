@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaos.invariants import Ledger, nothing_lost, one_effect_per_key
+from chaos.errors import ChaosError
+from chaos.invariants import Ledger, no_effect_without_cause, nothing_lost, one_effect_per_key, order_per_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,3 +97,36 @@ def test_against_counting(
     assert lost == {key for key, count in effects.items() if count == 0}
     write(ledger, {"order": extra}, {"order": extra})
     assert extra in {violation.key for violation in one_effect_per_key(ledger).check("abc")}
+
+
+def test_order_is_found(ledger: Ledger) -> None:
+    """Effects of one key must rise in their sequence; gaps, repeats without effect and other keys do not matter."""
+    write(ledger, {"order": "a", "seq": 1}, {"order": "b", "seq": 1}, {"order": "a", "seq": 3})
+    write(ledger, {"order": "a", "seq": 2, "effect": False})
+    assert order_per_key(ledger, sequence="seq").check(["a", "b", "c"]) == []
+    write(ledger, {"order": "a", "seq": 2}, {"order": "b", "seq": 1})
+
+    found = order_per_key(ledger, sequence="seq").check(["a", "b", "c"])
+
+    assert [(one.key, one.detail, [record.number for record in one.records]) for one in found] == [
+        ("a", "has seq 2 behind 3", [3, 5]),
+        ("b", "has seq 1 behind 1", [2, 6]),
+    ]
+
+
+def test_order_without_its_field(ledger: Ledger) -> None:
+    """A sequence that the records do not have is an error that names what they have."""
+    write(ledger, {"order": "a"}, {"order": "a"})
+    with pytest.raises(ChaosError, match="no field 'seq'; it has order"):
+        order_per_key(ledger, sequence="seq").check(["a"])
+
+
+def test_effect_without_cause_is_found(ledger: Ledger, tmp_path: Path) -> None:
+    """An effect about a key that has none in the ledger of causes is a violation; a cause without effect is none."""
+    cause = Ledger(tmp_path / "cause.jsonl", key="order")
+    write(cause, {"order": "a"}, {"order": "b", "effect": False}, {"order": "c"})
+    write(ledger, {"order": "a"}, {"order": "b"})
+
+    [violation] = no_effect_without_cause(ledger, cause=cause).check(["a", "b", "c", "d"])
+
+    assert str(violation) == "no effect without a cause: b has none in cause.jsonl (records #2)"

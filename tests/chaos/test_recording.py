@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos import ChaosError, Session, System, UnknownName, Worker, no_rows, nothing_lost, one_effect_per_key
+from chaos import ChaosError, Session, System, UnknownName, Worker, no_rows, nothing_lost
 from chaos.history import Asked, Began, Judged, read
 from chaos.wire import client
 from tests.chaos import job_workers
@@ -144,7 +144,10 @@ def test_history_is_kept(onecharge: Session) -> None:
         system.drill().require_holds()
         system.drill("w/postgres.commit[key-1]#1:lose-reply").require_holds()
         events = list(read(system.lane.files / "history.jsonl"))
-    assert [event.schedule for event in events if isinstance(event, Began)] == ["", "w~0/postgres.commit[key-1]#1:lose-reply"]
+    assert [event.schedule for event in events if isinstance(event, Began)] == [
+        "",
+        "w~0/postgres.commit[key-1]#1:lose-reply",
+    ]
     assert [event.status for event in events if isinstance(event, Judged)] == ["holds", "holds"]
     asked = [event for event in events if isinstance(event, Asked) and "/kafka." in event.points[0]]
     assert [event.points[1] for event in asked[:2]] == ["w~0/kafka.produce[key-1]#1", "w~0/kafka.produce[key-2]#1"]

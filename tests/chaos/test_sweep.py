@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chaos import Session, System
+    from chaos import Invariant, Session, System
 
 LOSSES = ("crash-before", "crash-after", "lose-request", "lose-reply")
 
@@ -52,9 +52,13 @@ def test_recovery_is_broken_too(working: System) -> None:
     """At depth 2 what a schedule shows beyond the recording is broken again: the restarted worker, the second try."""
     sweep = working.sweep(only=["w/postgres.commit"], faults=["crash-before", "lose-reply"], depth=2)
     sweep.require_holds()
-    second = {str(verdict.schedule).partition("; ")[2] for verdict in sweep.verdicts if len(verdict.schedule.faults) > 1}
+    second = {
+        str(verdict.schedule).partition("; ")[2] for verdict in sweep.verdicts if len(verdict.schedule.faults) > 1
+    }
     assert "w~1/http.post[key-1]#1:crash-after" in second
-    assert all(fault.startswith(("w~1/", "w~0/http.post[", "w~0/kafka.produce[", "w~0/postgres.commit[")) for fault in second)
+    assert all(
+        fault.startswith(("w~1/", "w~0/http.post[", "w~0/kafka.produce[", "w~0/postgres.commit[")) for fault in second
+    )
     assert any(len(verdict.fired) == 2 for verdict in sweep.verdicts)
 
 
@@ -68,7 +72,7 @@ def test_what_cannot_be_done_is_no_schedule(working: System) -> None:
 def test_baseline(working: System, tmp_path: Path) -> None:
     """A baseline is written where there is none; a point that it does not have, or has in vain, decides against."""
     baseline = tmp_path / "baselines" / "jobs.txt"
-    choice = {"only": ["w/http.post"], "faults": ["crash-after", "lose-reply"], "baseline": baseline}
+    choice: dict[str, Any] = {"only": ["w/http.post"], "faults": ["crash-after", "lose-reply"], "baseline": baseline}
     working.sweep(**choice).require_holds()
     assert baseline.read_text().splitlines() == [f"w~0/http.post[key-{n}]#1  crash-after lose-reply" for n in (1, 2)]
     working.sweep(**choice).require_holds()
@@ -99,20 +103,20 @@ def test_violation_is_told(onecharge: Session) -> None:
         with pytest.raises(Violated, match="has 2 effects"):
             sweep.require_holds()
         sweep = system.sweep(faults=LOSSES, until_violated=True)
-        assert [verdict.status == "violated" for verdict in sweep.verdicts] == [False] * (len(sweep.verdicts) - 1) + [True]
+        assert [verdict.status == "violated" for verdict in sweep.verdicts] == [False] * (len(sweep.verdicts) - 1) + [
+            True
+        ]
         system._held.clear()  # what held then is not what this test is about
 
 
-def once(system: System) -> object:
+def once(system: System) -> Invariant:
     """The invariant that a job is done once, which this worker's service does not see to."""
-
-
     return one_effect_per_key(system.invariants[0].ledger)
 
 
 def test_site_that_is_not_there(working: System) -> None:
     """What is to be swept alone has to be there; the nearest is named."""
-    with pytest.raises(UnknownName, match="did you mean 'w/http.post'"):
+    with pytest.raises(UnknownName, match=r"did you mean 'w/http\.post'"):
         working.sweep(only=["w/http.pots"])
 
 

@@ -40,7 +40,7 @@ class Twin:
     """A seeded bug. `system` and `brother` make the same system, with the bug and without.
 
     Each of the `schedules` fires in both, breaks `invariant` in the one, every time, and nothing in the other. So does
-    a sweep of `only`, by `faults` where those that every sweep tries are not what finds it or not what a brother stands.
+    a sweep of `only`, by `faults` where those that every sweep tries do not find it, or are more than a brother stands.
     """
 
     system: Make

@@ -1,9 +1,9 @@
 """``freeze=held`` and ``freeze=delivered``: SIGSTOP at the request, SIGCONT when somebody else has taken over.
 
 The zombie: a process that was out for so long that its work was given to another, and that goes on where it was. It is
-thawed when another process of its role had the same effect, about the same key, or after so many seconds (``freeze=held,5``; 2
-if none are given): a worker that is frozen inside a transaction may be blocking the very one that takes over. The
-request is delivered while it is frozen, or waits until the thaw.
+thawed when another process of its role had the same effect, about the same key, or after so many seconds
+(``freeze=held,5``; 2 if none are given): a worker that is frozen inside a transaction may be blocking the very one that
+takes over. The request is delivered while it is frozen, or waits until the thaw.
 """
 
 from __future__ import annotations

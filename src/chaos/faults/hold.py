@@ -1,8 +1,8 @@
 """``hold=SECONDS``: the request is held back until a successor's has gone through, then delivered.
 
 A late packet: the sender is alive, its connection stalls, and what it sent arrives after somebody else has had the same
-effect, about the same key, or after so many seconds (1 if none are given). A held COMMIT keeps its locks, and may be keeping the very
-successor waiting.
+effect, about the same key, or after so many seconds (1 if none are given). A held COMMIT keeps its locks, and may be
+keeping the very successor waiting.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ _SASL_HANDSHAKE: Final = 17
 _METADATA: Final = 3
 _WITH_IDS: Final = 10  # the first version of it in which topics have ids
 _ASKS: Final = frozenset((1, 2, 3, 9, 10, 12, 18, 23, 32, 60, 68, 71, 72, 75))
-"""Apis that only ask, or say that a client is there: Fetch, ListOffsets, Metadata, Heartbeat, telemetry and the like."""
+"""Apis that only ask, or say that a client is there: Fetch, ListOffsets, Metadata, Heartbeat and the like."""
 
 _BROKERS: Final = {_METADATA: "brokers", 10: "", 60: "brokers"}
 """Apis whose replies are read for where brokers are, and the field behind which they name none."""

@@ -142,8 +142,8 @@ Step: TypeAlias = Pass | Effect | Delivered | Answer | Given | Insert | Drop | R
 class WireProtocol(Protocol):
     """One connection's protocol; see the module's docstring.
 
-    `not_understood` counts what passed though it might have been an effect, by what it was. `stirs` counts requests that
-    are no effects and may change what the server holds for this client: a lock, a membership, a transaction's work.
+    `not_understood` counts what passed though it might have been an effect, by what it was. `stirs` counts requests
+    that are no effects and may change what the server holds for this client: a lock, a membership, unfinished work.
     """
 
     not_understood: Counter[str]

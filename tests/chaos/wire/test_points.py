@@ -112,14 +112,21 @@ def test_commit_of_offsets_is_about_what_it_covers(points: Points) -> None:
 def test_commit_of_offsets_that_was_lost(points: Points) -> None:
     """A commit that its broker has not carried out covers nothing: the next one does."""
     points.given([("t/0", 4, b"client-key-a")])
-    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == ["w~0/kafka.offset_commit[key-1]#1"]
+    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == [
+        "w~0/kafka.offset_commit[key-1]#1"
+    ]
     points.enlist("w", 1)
-    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == ["w~1/kafka.offset_commit[key-1]#1"]
+    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == [
+        "w~1/kafka.offset_commit[key-1]#1"
+    ]
 
 
 def test_fault_is_due_once(points: Points) -> None:
     """A fault is due at the arrival that has its point's name, and at no other."""
     points.arm([armed_fault(Schedule.parse("w/http.post[key-1]#2:crash-after").faults[0])])
     points.name("client-key-a", "key-1")
-    due = [points.arrived("w", effect("http.post", text))[1] for text in ("client-key-a", "b", "client-key-a", "client-key-a")]
+    due = [
+        points.arrived("w", effect("http.post", text))[1]
+        for text in ("client-key-a", "b", "client-key-a", "client-key-a")
+    ]
     assert due == [[], [], [0], []]
