@@ -18,7 +18,7 @@ class CrashLate(FaultKind):
     """SIGKILL at the request, once something else of the worker has gone through."""
 
     name = "crash-late"
-    swept = ("0.2",)
+    swept = ("0.1",)
 
     def check(self, value: str) -> str:
         """A number of seconds."""

@@ -22,7 +22,7 @@ class Freeze(FaultKind):
 
     name = "freeze"
     values = ("held", "delivered")
-    swept = ("held,0.2", "delivered,0.2")
+    swept = ("held,0.1", "delivered,0.1")
 
     def check(self, value: str) -> str:
         """``held`` or ``delivered``, and for how long at most."""

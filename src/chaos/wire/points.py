@@ -129,18 +129,19 @@ class Points:
         return [alias for spelling, alias in self._keys.items() if _holds(contents, (spelling,))]
 
     def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...]) -> None:
-        """Note what stands in this frame beside one key alone."""
+        """Note what stands in this frame beside one key alone; forget what did so beside another one."""
         beside = set(self._named(contents))
         if len(beside) != 1 or sum(map(len, contents)) > _LONGEST:
             return
         [alias] = beside
-        for made in {found for piece in contents for found in _ids(piece)} - self._common:
-            known = self._kin.get(made)
-            if known is None and made.bytes not in self._keys:
-                self._kin[made] = _Kin(alias, tuple(_spellings(str(made)))[1:], frame)
-            elif known is not None and known.alias != alias and known.learned == frame:
-                self._common.add(made)
-                del self._kin[made]
+        made = {found for piece in contents for found in _ids(piece)} - self._common
+        for one in [one for one in made & self._kin.keys() if self._kin[one].alias != alias]:
+            if self._kin[one].learned == frame:
+                self._common.add(one)
+                del self._kin[one]
+        if set(self._held(contents)) == beside:
+            for one in made - self._kin.keys() - self._common:
+                self._kin[one] = _Kin(alias, tuple(_spellings(str(one)))[1:], frame)
 
 
 def alikes(points: tuple[str, ...]) -> tuple[str, ...]:

@@ -116,10 +116,11 @@ class Conversation(asyncio.Protocol):
                 return tuple(map(str, proxy.count()))
             case Look(_, addresses):
                 real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
+                met = around({one.pid for one in proxy.members.values() if one.pid}, real)
                 direct = [
                     f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
                     for one in proxy.members.values()
-                    for address in (around(one.pid, real) if one.pid else ())
+                    for address in met.get(one.pid, ())
                 ]
                 return (*direct, *proxy.unseen())
         return ()

@@ -83,6 +83,14 @@ def test_no_kin_of_several(points: Points) -> None:
     assert arrive(points, "relay", "kafka.produce", ORDER) == []
 
 
+def test_no_kin_in_a_batch(points: Points) -> None:
+    """In a frame that is about two keys, one of them by an id that stands for it, nothing is kin of the other."""
+    arrive(points, "api", "postgres.commit", "client-key-b", ORDER)
+    arrive(points, "relay", "kafka.produce", "client-key-a", ORDER, OTHER)
+    assert arrive(points, "w", "postgres.commit", OTHER) == []
+    assert arrive(points, "w", "postgres.commit", ORDER) == ["w~0/postgres.commit[key-2]#1"]
+
+
 def test_what_is_common_is_no_kin(points: Points) -> None:
     """An id that stands beside several keys in frames of one kind is forgotten, and not learnt again."""
     arrive(points, "api", "postgres.commit", "client-key-a", ORDER, TENANT)
