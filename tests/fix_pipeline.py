@@ -66,7 +66,7 @@ def thin_pipeline(
         replicas: of the consumer.
         partitions: of the topic.
         dynamic: whether the consumers are dynamic members of their group; one that was killed is missed after 0.5 s.
-        rebalanced: whether a newcomer joins the group, and leaves it, in each drill. For dynamic ones.
+        rebalanced: whether a newcomer joins the group, and leaves it, in each drill.
         topic_judged: whether an order may be in the topic only once. True as long as no relay dies or loses a mark.
         workload: what is done in each drill.
         grace: as for `System`.
@@ -75,7 +75,8 @@ def thin_pipeline(
     with session.lane(schema=SCHEMA, topics={"orders": partitions}) as lane:
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
         common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005"}
-        member = {"SESSION_TIMEOUT_MS": "500"} if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
+        passing = {"SESSION_TIMEOUT_MS": "500"}
+        member = passing if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
         workers = [
             Worker("api", api, http=True, env=common),
             Worker("relay", relay, env=common),
@@ -85,7 +86,7 @@ def thin_pipeline(
         invariants = [one_effect_per_key(psp.ledger), nothing_lost(psp.ledger)]
         if rebalanced:
             lane.execute(newcomer.TABLE)
-            workers.append(Worker("newcomer", newcomer.main, env={**common, **member}))
+            workers.append(Worker("newcomer", newcomer.main, env={**common, **passing}))
             settled.append(no_rows("visits"))
         if topic_judged:
             told = {"TOPIC": "{topics[orders]}", "GROUP": "{lane}.topic"}

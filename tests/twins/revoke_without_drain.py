@@ -3,9 +3,9 @@
 When partitions are revoked it commits where it stands and returns at once: nobody in the group has to wait, and what is
 in flight goes on and will be done. Unless the process dies first: where it stands is behind the charges under way, and
 the new owner begins there. Inbox and key do not help against what nobody is given again. Found by "nothing lost", only
-with dynamic membership and only when a rebalance falls into a charge that then dies with its process: `http.post`:
-crash-late, with a newcomer that joins the group meanwhile. By chance also by a crash elsewhere, if it comes after the
-rebalance and before the last charge that was handed over; never without a crash. Its brother is `threaded`.
+where the group is rebalanced during a charge that then dies with its process: `http.post`: crash-late, with a newcomer
+that joins the group meanwhile (a group of static members alone has no rebalance). By chance also by a crash elsewhere,
+if it falls between the rebalance and the end of what was handed over; never without a crash. Its brother is `threaded`.
 """
 
 from __future__ import annotations
