@@ -2,8 +2,9 @@
 
 schedules_per_minute_1_lane   one order a schedule, a random point of the recording broken by one of crash-before,
                               crash-after, lose-request, lose-reply; killed, recovered, settled, judged
-wire_overhead_percent         a fault-free loop of a hundred orders, one after the other, through the wire, against the
+wire_overhead_percent         the fault-free loop, one order a drill, settled and judged: through the wire, against the
                               same workers that are told the servers' own addresses; pairs in turn, the median
+order_overhead_percent        of the same loop only the time from the order to its charge
 sweep_points, sweep_s         three interleaved orders, every recorded point by every fault; both recordings included
 sweep_schedules, sweep_unfit  how many that were, and how many pairs turned out to be impossible
 denominators_equal            whether five more recordings have the same points
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,17 +34,12 @@ if TYPE_CHECKING:
     from chaos import Run, System
 
 FAULTS = ("crash-before", "crash-after", "lose-request", "lose-reply")
-LOOP = 100
+LOOP = 40
 
 
 def one_order(run: Run) -> None:
     """The workload of one schedule."""
     place_orders(run, 1)
-
-
-def many_orders(run: Run) -> None:
-    """The workload of one turn of the fault-free loop."""
-    place_orders(run, LOOP)
 
 
 @contextlib.contextmanager
@@ -58,6 +55,7 @@ def whole(session: Session, *, wired: bool = True, **options: Any) -> Iterator[S
                 links.postgres = lambda _label: one.postgres
                 links.kafka = lambda _label: one.kafka
                 links.translate = lambda _label, text: text
+                links.unseen = tuple  # they all are
                 yield one
 
         session.lane = around  # type: ignore[method-assign]
@@ -81,17 +79,48 @@ def per_minute(session: Session, seconds: float) -> float:
         return 60 * done / (time.monotonic() - began)
 
 
-def overhead(session: Session, pairs: int) -> float:
-    """How much longer the fault-free loop takes through the wire, in percent."""
-    with whole(session, workload=many_orders) as ours, whole(session, wired=False, workload=many_orders) as direct:
-        for system in (ours, direct):
-            system.drill()  # connections, the group's birth
+def loop(system: System, count: int) -> tuple[float, float]:
+    """The fault-free loop, an order at a time: seconds of a drill, judged; of an order, until it is charged.
 
-        def seconds(system: System) -> float:
-            history = system.drill().history
-            return history[-1].at - history[0].at
+    Both are medians.
+    """
+    [ledger] = system.ledgers
+    charged = []
 
-        return 100 * (statistics.median(seconds(ours) / seconds(direct) for _ in range(pairs)) - 1)
+    def workload(run: Run) -> None:
+        began = time.perf_counter()
+        place_orders(run, 1)
+        while not ledger.of(run.keys[-1]):
+            time.sleep(0.0005)
+        charged.append(time.perf_counter() - began)
+
+    system.workload = workload
+    drills = []
+    for _ in range(count):
+        began = time.perf_counter()
+        verdict = system.drill(report=False)
+        drills.append(time.perf_counter() - began)
+        if verdict.violations or len(verdict.keys) != 1:
+            sys.exit(verdict.story()[:2000])
+    return statistics.median(drills), statistics.median(charged)
+
+
+def overhead(session: Session, pairs: int) -> dict[str, float]:
+    """How much longer the fault-free loop takes through the wire."""
+    with whole(session) as ours, whole(session, wired=False) as direct:
+        turns = [(loop(ours, LOOP), loop(direct, LOOP)) for _ in range(pairs + 1)][1:]
+
+    def median(way: int, what: int) -> float:
+        return 1000 * statistics.median(turn[way][what] for turn in turns)
+
+    return {
+        "wire_overhead_percent": 100 * (statistics.median(one[0] / other[0] for one, other in turns) - 1),
+        "drill_ms_through_the_wire": median(0, 0),
+        "drill_ms_directly": median(1, 0),
+        "order_overhead_percent": 100 * (statistics.median(one[1] / other[1] for one, other in turns) - 1),
+        "order_ms_through_the_wire": median(0, 1),
+        "order_ms_directly": median(1, 1),
+    }
 
 
 def sweeps(session: Session, count: int, *, dynamic: bool) -> dict[str, float]:
@@ -138,7 +167,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="engine-") as directory, Session(Path(directory)) as session:
         figures["schedules_per_minute_1_lane"] = per_minute(session, options.seconds)
-        figures["wire_overhead_percent"] = overhead(session, options.pairs)
+        figures |= overhead(session, options.pairs)
         figures |= sweeps(session, options.sweeps, dynamic=False)
         if options.dynamic:
             again = sweeps(session, options.dynamic, dynamic=True)

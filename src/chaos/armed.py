@@ -57,6 +57,11 @@ class Armed:
         return not self._waiting and not self.busy
 
     @property
+    def late(self) -> bool:
+        """Only faults are waited for that come behind one that has fired."""
+        return bool(self._waiting) and len(self.not_reached) == len(self._waiting) and not self.busy
+
+    @property
     def busy(self) -> bool:
         """A fault is at work, a worker on its way back, or an effect on its way to its server or back."""
         return bool(self._working or self.held or self._open)

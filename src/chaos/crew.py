@@ -243,10 +243,11 @@ class Crew:
         return sum(one.incarnation - one.base for one in self._members.values() if one.worker is worker)
 
     def _heard(self, event: messages.Event) -> None:
-        """In the hub's thread: what happens on the wire."""
-        with self._lane.supervisor.changing():
+        """In the hub's thread: what happens on the wire. Nobody waits for what has only been asked for."""
+        quietly = isinstance(event, messages.Seen | messages.Opened)
+        with self._lane.supervisor.changing(quietly=quietly):
             armed = self._armed
-            self._happened += 1
+            self._happened += not quietly
             self.overhear(event)
             if isinstance(event, messages.Order):
                 self._ordered(event, armed)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _CALL_S = 5.0
 _LOOK_S = 0.01
+_LATE_S = 0.1
 _ID_LENGTH = 16  # shorter texts in a reply are words, not keys
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
@@ -243,19 +244,21 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
 
     It ends at once when the goal is reached: every fault fired, nothing in flight, no violation, conditions met.
     Otherwise, and only then, it waits out the grace, for an effect that may still come from where no condition sees
-    it; the grace begins anew when a condition is no longer met. What may end it is looked at whenever something has
-    happened on the wire, and now and then for what happens elsewhere.
+    it; the grace begins anew when a condition is no longer met. A fault that would be a later one is given less, since
+    what was reached without it is judged all the same. What may end it is looked at whenever something has happened on
+    the wire, and now and then for what happens elsewhere.
     """
-    quiet: Deadline | None = None
-    looked = Deadline(0)
+    looked, quiet = Deadline(0), None
     while True:
         system.crew.require_healthy()
-        reached = armed.done and not judge(system, keys, settled=True)
+        fine = not armed.busy and not judge(system, keys, settled=True)
+        reached = fine and armed.done
         if reached or looked.passed:
             outstanding = system.outstanding()
             looked = Deadline(_LOOK_S)
-            quiet = None if outstanding else quiet or Deadline(system.grace)
-            if quiet is not None and (reached or (quiet.passed and not armed.busy)):
+            quiet = None if outstanding else quiet or time.monotonic()
+            patience = 0.0 if reached else _LATE_S if fine and armed.late else system.grace
+            if quiet is not None and time.monotonic() >= quiet + patience and not armed.busy:
                 return True
         if deadline.passed:
             what = system.outstanding() or "faults that have not fired, or effects in flight"

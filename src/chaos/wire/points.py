@@ -30,19 +30,55 @@ if TYPE_CHECKING:
     from chaos.wire.messages import ArmedFault
     from chaos.wire.steps import Effect
 
-_ID = re.compile(rb"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])")
+_UUID = rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_ID = re.compile(rb"(?<![\w-])%b(?![\w-])" % _UUID)
+_SHAPE = re.compile(rb"%b|[0-9a-f]{32}" % _UUID)
+_SHAPED = re.compile(rb"(?=(%b|[0-9a-f]{32}))" % _UUID)  # also where one begins within another
 _ID_BYTES = 16
+_FEW = 32  # texts that are looked for one by one
 _OFFSET = "offset:"
 _LONGEST = 1 << 16  # bytes of a frame in which ids are looked for
 
 
 @dataclass(frozen=True)
 class _Kin:
-    """An id that stands for a key, how it may be written, and the role and site of the frame that said so."""
+    """An id that stands for a key, and the role and site of the frame that said so."""
 
     alias: str
-    spellings: tuple[bytes, ...]
     learned: tuple[str, str]
+
+
+class _Texts:
+    """Texts to be found in others, and what each stands for. Hundreds of ids are found as fast as one."""
+
+    def __init__(self) -> None:
+        self._ids: dict[bytes, str] = {}
+        self._plain: dict[bytes, str] = {}
+        self._binary: dict[bytes, str] = {}
+
+    def _table(self, text: bytes) -> dict[bytes, str]:
+        return self._ids if _SHAPE.fullmatch(text) else self._plain if text.isascii() else self._binary
+
+    def __setitem__(self, text: bytes, alias: str) -> None:
+        self._table(text)[text] = alias
+
+    def discard(self, text: bytes) -> None:
+        """Forget it."""
+        self._table(text).pop(text, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        for table in (self._ids, self._plain, self._binary):
+            table.clear()
+
+    def within(self, text: bytes) -> set[str]:
+        """What the texts stand for that occur in this one."""
+        found = {alias for other, alias in self._plain.items() if other in text}
+        if self._binary and not text.isascii():
+            found |= {alias for other, alias in self._binary.items() if other in text}
+        if len(self._ids) > _FEW:
+            return found | {self._ids[one] for one in _SHAPED.findall(text) if one in self._ids}
+        return found | {alias for other, alias in self._ids.items() if other in text}
 
 
 class Points:
@@ -52,8 +88,10 @@ class Points:
         self._armed: dict[int, ArmedFault] = {}
         self._counts: Counter[tuple[str, int, str, str]] = Counter()
         self._generations: dict[str, int] = {}
-        self._keys: dict[bytes, str] = {}  # spelling and alias
+        self._aliases: dict[str, int] = {}  # in the order in which they were told
+        self._keys = _Texts()
         self._kin: dict[uuid.UUID, _Kin] = {}
+        self._kin_texts = _Texts()
         self._common: set[uuid.UUID] = set()  # ids that are nobody's kin
         self._given: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # by partition: offset and alias
         self._committed: dict[tuple[str, str], int] = {}  # by group and partition; outlives the arming
@@ -61,7 +99,15 @@ class Points:
     def arm(self, faults: Iterable[ArmedFault]) -> None:
         """Count from the beginning, know no key, and wait for these faults."""
         self._armed = dict(enumerate(faults))
-        for table in (self._counts, self._generations, self._keys, self._kin, self._given):
+        for table in (
+            self._counts,
+            self._generations,
+            self._aliases,
+            self._keys,
+            self._kin,
+            self._kin_texts,
+            self._given,
+        ):
             table.clear()
 
     def disarm(self) -> None:
@@ -74,17 +120,20 @@ class Points:
 
     def name(self, key: str, alias: str) -> None:
         """Call what holds `key` by `alias`; a UUID is looked for in both spellings and as its sixteen bytes."""
-        self._keys |= dict.fromkeys(_spellings(key), alias)
+        self._aliases.setdefault(alias, len(self._aliases))
+        for spelling in _spellings(key):
+            self._keys[spelling] = alias
 
     def wanted(self, piece: bytes) -> bool:
         """Whether a key occurs in `piece`."""
-        return bool(self._held((piece,)))
+        return bool(self._keys.within(piece) or self._kin_texts.within(piece))
 
     def given(self, records: Iterable[tuple[str, int, bytes]]) -> None:
         """Clients are about to be given these records: partition, offset, contents."""
         for partition, offset, data in records:
             known = self._given[partition]
-            known += [(offset, alias) for alias in self._held((data,)) if (offset, alias) not in known]
+            aliases = self._in_order(self._keys.within(data) | self._kin_texts.within(data))
+            known += [(offset, alias) for alias in aliases if (offset, alias) not in known]
 
     def arrived(self, role: str, effect: Effect) -> tuple[tuple[str, ...], list[int]]:
         """The names of this arrival, the one by count first, and the numbers of the faults that wait for it."""
@@ -118,39 +167,35 @@ class Points:
                 if self._committed.get((group, partition), 0) <= offset < end
             ]
             return list(dict.fromkeys(found))
-        self._learn((role, effect.site), effect.contents)
-        return self._held(effect.contents)
+        text = b"\0\n\0".join(effect.contents)  # nothing is found that reaches from one piece into the next
+        beside = self._keys.within(text)
+        if len(beside) == 1 and len(text) <= _LONGEST:
+            self._learn((role, effect.site), effect.contents, text, beside)
+        return self._in_order(beside | self._kin_texts.within(text))
 
-    def _held(self, contents: tuple[bytes, ...]) -> list[str]:
-        kin = [one.alias for one in self._kin.values() if _holds(contents, one.spellings)]
-        return list(dict.fromkeys(self._named(contents) + kin))
+    def _in_order(self, aliases: set[str]) -> list[str]:
+        return sorted(aliases, key=self._aliases.__getitem__)
 
-    def _named(self, contents: tuple[bytes, ...]) -> list[str]:
-        return [alias for spelling, alias in self._keys.items() if _holds(contents, (spelling,))]
-
-    def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...]) -> None:
+    def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...], text: bytes, beside: set[str]) -> None:
         """Note what stands in this frame beside one key alone; forget what did so beside another one."""
-        beside = set(self._named(contents))
-        if len(beside) != 1 or sum(map(len, contents)) > _LONGEST:
-            return
         [alias] = beside
         made = {found for piece in contents for found in _ids(piece)} - self._common
         for one in [one for one in made & self._kin.keys() if self._kin[one].alias != alias]:
             if self._kin[one].learned == frame:
                 self._common.add(one)
                 del self._kin[one]
-        if set(self._held(contents)) == beside:
+                for spelling in _spellings(str(one)):
+                    self._kin_texts.discard(spelling)
+        if self._kin_texts.within(text) <= beside:
             for one in made - self._kin.keys() - self._common:
-                self._kin[one] = _Kin(alias, tuple(_spellings(str(one)))[1:], frame)
+                self._kin[one] = _Kin(alias, frame)
+                for spelling in _spellings(str(one)):
+                    self._kin_texts[spelling] = alias
 
 
 def alikes(points: tuple[str, ...]) -> tuple[str, ...]:
     """What effects that do the same have in common: site and key, or the site alone where there is no key."""
     return tuple(point.partition("/")[2].rpartition("#")[0] for point in points[1:] or points)
-
-
-def _holds(contents: tuple[bytes, ...], spellings: tuple[bytes, ...]) -> bool:
-    return any(spelling in piece for piece in contents for spelling in spellings)
 
 
 def _ids(piece: bytes) -> Iterator[uuid.UUID]:

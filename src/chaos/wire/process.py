@@ -31,7 +31,7 @@ from chaos.wire.messages import (
     encode,
 )
 from chaos.wire.proxy import Proxy
-from chaos.wire.sockets import around
+from chaos.wire.sockets import Watch
 
 if TYPE_CHECKING:
     from chaos.wire.messages import Event
@@ -45,6 +45,7 @@ class Conversation(asyncio.Protocol):
     def __init__(self) -> None:
         self.over = asyncio.get_running_loop().create_future()
         self._proxy = Proxy(self.send)
+        self._watch = Watch()
         self._rest = b""
         self._out: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,7 +117,7 @@ class Conversation(asyncio.Protocol):
                 return tuple(map(str, proxy.count()))
             case Look(_, addresses):
                 real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
-                met = around({one.pid for one in proxy.members.values() if one.pid}, real)
+                met = self._watch.around({one.pid for one in proxy.members.values() if one.pid}, real)
                 direct = [
                     f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
                     for one in proxy.members.values()
@@ -136,4 +137,5 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # connections are cycles, and few; messages are many, and none
     uvloop.run(_run())

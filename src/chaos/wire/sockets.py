@@ -1,7 +1,7 @@
 """Which process owns a socket, and who has gone around the wire: by the kernel's tables.
 
 This is asked at the end of each drill, about every worker, so it reads what it needs and no more: psutil, which looks
-at all processes of the machine to know one's children, took half as long as the drill itself.
+at all processes of the machine to know one's children, took longer than the drill itself.
 """
 
 from __future__ import annotations
@@ -45,18 +45,32 @@ def owners(pid: int, link_ports: Collection[int]) -> dict[int, int]:
     return {rows[inode].port: one for one in family(pid) for inode in _sockets(one) & rows.keys()}
 
 
-def around(pids: Collection[int], addresses: Collection[tuple[str, int]]) -> dict[int, set[str]]:
-    """By process, the addresses to which it or a descendant of it is connected directly."""
-    ports, tables = {port for _, port in addresses}, dict[str, dict[str, _Row]]()
-    found: dict[int, set[str]] = {}
-    for pid in pids:
-        space = _namespace(pid)
-        if space not in tables:
-            tables[space] = {row.inode: row for row in _table(pid, ports) if (row.host, row.to) in addresses}
-        rows = tables[space]
-        met = {f"{rows[inode].host}:{rows[inode].to}" for one in family(pid) for inode in _sockets(one) & rows.keys()}
-        found |= {pid: met} if met else {}
-    return found
+class Watch:
+    """Who has gone around the wire. What a socket was found to be it stays, so each is looked up once."""
+
+    def __init__(self) -> None:
+        self._innocent: dict[int, set[str]] = {}  # sockets by process
+        self._addresses: frozenset[tuple[str, int]] = frozenset()
+
+    def around(self, pids: Collection[int], addresses: Collection[tuple[str, int]]) -> dict[int, set[str]]:
+        """By process, the addresses to which it or a descendant of it is connected directly."""
+        if self._addresses != frozenset(addresses):
+            self._addresses = frozenset(addresses)
+            self._innocent.clear()
+        self._innocent = {pid: known for pid, known in self._innocent.items() if pid in pids}
+        ports, tables = {port for _, port in addresses}, dict[str, dict[str, _Row]]()
+        found: dict[int, set[str]] = {}
+        for pid in pids:
+            held = {inode for one in family(pid) for inode in _sockets(one)}
+            if not held - self._innocent.get(pid, set()):
+                continue
+            space = _namespace(pid)
+            if space not in tables:
+                tables[space] = {row.inode: row for row in _table(pid, ports) if (row.host, row.to) in addresses}
+            met = held & tables[space].keys()
+            self._innocent[pid] = held - met
+            found |= {pid: {f"{tables[space][one].host}:{tables[space][one].to}" for one in met}} if met else {}
+        return found
 
 
 def _namespace(pid: int) -> str:

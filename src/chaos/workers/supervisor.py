@@ -224,11 +224,12 @@ class Supervisor:
             return condition()
 
     @contextlib.contextmanager
-    def changing(self) -> Any:
-        """Hold the lock under which the tables are changed, and wake up who waits on them."""
+    def changing(self, *, quietly: bool = False) -> Any:
+        """Hold the lock under which the tables are changed, and wake up who waits on them, unless `quietly`."""
         with self._changed:
             yield
-            self._changed.notify_all()
+            if not quietly:
+                self._changed.notify_all()
 
     def hear(self, connection: socket.socket, take_in: Callable[[bytes], None]) -> None:
         """Have the hub read `connection` from now on: what comes is given to `take_in`, at last an empty piece."""
