@@ -137,6 +137,8 @@ class Sweep:
             first = verdict.schedule.faults[0]
             if len(verdict.schedule.faults) == 1 and verdict.fired:
                 done[first.point].append(str(first).removeprefix(f"{first.point}:"))
+        for point, other in self.merged.items():
+            done[point] += [CRASH_AFTER] if CRASH_BEFORE in done[other] else []
         return "".join(f"{point}  {' '.join(sorted(what)) or 'NOT BROKEN'}\n" for point, what in done.items())
 
 

@@ -70,16 +70,26 @@ def main() -> None:
     """Work until killed, which may happen anywhere: whatever was not committed, somebody else will do."""
     logging.basicConfig(level=logging.INFO)
     pause = float(os.environ.get("POLL_S", "1"))
-    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-        while True:
-            try:
-                busy = work(connection)
-            except (OSError, http.client.HTTPException):
-                log.exception("the mail service is away; the job stays open")
-                connection.rollback()
-                busy = False
-            if not busy:
-                time.sleep(pause)
+    while True:
+        try:
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+                work_on(connection, pause)
+        except psycopg.OperationalError:
+            log.exception("the database is away, or has given up a transaction; whatever is open is done again")
+            time.sleep(pause)
+
+
+def work_on(connection: psycopg.Connection, pause: float) -> None:
+    """Do one job after the other for as long as the connection lasts."""
+    while True:
+        try:
+            busy = work(connection)
+        except (OSError, http.client.HTTPException):
+            log.exception("the mail service is away; the job stays open")
+            connection.rollback()
+            busy = False
+        if not busy:
+            time.sleep(pause)
 
 
 if __name__ == "__main__":
