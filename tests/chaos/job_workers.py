@@ -7,6 +7,7 @@ done, and commits. What `AROUND` names it also does over a connection of its own
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import urllib.request
@@ -30,12 +31,13 @@ def work() -> None:
     while True:
         try:
             _work(producer)
-        except (OSError, psycopg.Error):
+        except (OSError, psycopg.Error) as why:
+            logging.getLogger("jobs").warning("again, after %s", why)
             time.sleep(0.02)
 
 
 def _work(producer: Producer) -> None:
-    with psycopg.connect(os.environ["DATABASE_URL"]) as session:
+    with psycopg.connect(os.environ["DATABASE_URL"] + os.environ.get("MORE", "")) as session:
         while True:
             with session.transaction():
                 row = session.execute(TAKE).fetchone()

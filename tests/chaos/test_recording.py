@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos import ChaosError, Session, System, UnknownName, Worker, no_rows, nothing_lost
+from chaos import (
+    ChaosError,
+    Condition,
+    Invariant,
+    Session,
+    System,
+    Undecided,
+    UnknownName,
+    Worker,
+    no_rows,
+    nothing_lost,
+)
 from chaos.history import Asked, Began, Judged, read
 from chaos.wire import client
 from tests.chaos import job_workers
 from tests.chaos.wire import exact_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from chaos import Run
+    from chaos import Run, Violation
 
 SITES = ("http.post", "kafka.produce", "postgres.commit")
 
@@ -118,6 +129,45 @@ def test_fault_on_a_trusted_worker(onecharge: Session) -> None:
     """A trusted worker is never broken, and a schedule that would is refused."""
     with jobs(onecharge) as system, pytest.raises(ChaosError, match="sink is trusted"):
         system.drill("sink/http.post#1:crash-before")
+
+
+def test_invariant_that_raises(onecharge: Session) -> None:
+    """A check that raises decides nothing, in a drill and in a sweep; what it raised is said."""
+
+    def check(_keys: Sequence[str]) -> list[Violation]:
+        raise ZeroDivisionError
+
+    with jobs(onecharge) as system:
+        broken = Invariant("broken", check, system.ledgers[0], final=True)
+        system.invariants = (broken,)
+        verdict = system.drill("w/http.post[key-1]#1:crash-before")
+        sweep = system.sweep()
+    assert (verdict.status, sweep.status) == ("unknown", "unknown")
+    assert any("ZeroDivisionError" in reason for reason in verdict.reasons)
+    assert any("ZeroDivisionError" in reason for reason in sweep.reasons)
+    with pytest.raises(Undecided):
+        sweep.require_holds()
+
+
+def test_settle_that_never_comes(onecharge: Session) -> None:
+    """A system that is never done is unknown, with what it still had to do and the ends of its logs."""
+    with jobs(onecharge) as system:
+        system.settled, system.within = (Condition("never", lambda _lane: "always something"),), 1.0
+        verdict = system.drill("w/http.post[key-1]#1:crash-before")
+        processes = [process for process in system.lane.supervisor.processes if process.exit is None]
+    assert verdict.status == "unknown"
+    assert any("last seen: always something" in reason for reason in verdict.reasons)
+    assert any("-w.0.log" in reason for reason in verdict.reasons)
+    assert all(process.exit is not None for process in processes if process.name.endswith(("-w.0", "-sink.0")))
+
+
+def test_tls_that_is_demanded(onecharge: Session) -> None:
+    """A worker that insists on encryption gets no connection; nothing holds then, and its log says why."""
+    with jobs(onecharge, MORE="?sslmode=require") as system:
+        system.within = 1.0
+        verdict = system.drill()
+    assert verdict.status == "unknown"
+    assert any("server does not support SSL" in reason for reason in verdict.reasons)
 
 
 def test_later_fault_that_is_not_reached(onecharge: Session) -> None:

@@ -1,7 +1,7 @@
 """One order, one charge, at every point that the pipeline has, in every way that there is to break it.
 
-Nothing here says where the pipeline can be broken: recordings find it, an audit says that they have found all of it, and
-`points.txt` beside this file makes a new point show in a diff.
+Nothing here says where the pipeline can be broken: recordings find it, an audit says that they have found all of it,
+and `points.txt` beside this file makes a new point show in a diff.
 """
 
 from __future__ import annotations
