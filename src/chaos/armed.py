@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fired:
-    """A fault that was carried out: at which point, in which worker, and how that ended."""
+    """A fault that was carried out: at which point, in which worker, and how that ended.
+
+    `alone`: it waited for another process to do the same, as a freeze or a hold does, and none did.
+    """
 
     fault: str
     worker: str
     ended: str
+    alone: bool = False
 
     def __str__(self) -> str:
         return f"{self.fault}: {self.worker} {self.ended}"
@@ -93,11 +97,11 @@ class Armed:
         self._working.discard(number)
         return self.faults.get(number)
 
-    def broke(self, fault: Fault, worker: str, what: str) -> None:
+    def broke(self, fault: Fault, worker: str, what: str, *, alone: bool = False) -> None:
         """A fault was carried out."""
         self._begun |= {number for number, one in self.faults.items() if one is fault}
-        self.fired.append(Fired(str(fault), worker, what))
-        self.history.append(history.Broke(time.time(), str(fault), worker, what))
+        self.fired.append(Fired(str(fault), worker, what, alone))
+        self.history.append(history.Broke(time.time(), str(fault), worker, what, alone))
 
     def spared(self, fault: Fault, reason: str, *, unfit: bool) -> None:
         """A fault was reached and not carried out."""

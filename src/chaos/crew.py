@@ -289,7 +289,7 @@ class Crew:
         fault, member = armed.faults[event.fault], self._members[event.worker]
         armed.over(event.fault)
         if isinstance(event, messages.Fired):
-            armed.broke(fault, member.name, event.what)
+            armed.broke(fault, member.name, event.what, alone=event.alone)
         else:
             armed.spared(fault, event.reason, unfit=event.unfit)
         if event.killed:

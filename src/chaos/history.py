@@ -107,11 +107,12 @@ class Replied(_Event, frozen=True):
 
 
 class Broke(_Event, frozen=True):
-    """A fault was carried out in `worker`; `what` says how that ended."""
+    """A fault was carried out in `worker`; `what` says how that ended, `alone` that nobody came that it waited for."""
 
     fault: str
     worker: str
     what: str
+    alone: bool = False
 
     def __str__(self) -> str:
         return f"{self.fault}: {self.worker} {self.what}"

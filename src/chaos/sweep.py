@@ -112,6 +112,8 @@ class Sweep:
         of = f"{len(self.selected)} broken; the recording has {len(recording.points)}"
         lines += [f"  points      {len(self.broken)} of {of}"]
         lines += [f"  schedules   {shown or 'none'}; {missed} in which a later fault was not reached"]
+        alone = sum(fired.alone for verdict in self.verdicts for fired in verdict.fired)
+        lines += [f"  alone       {alone} freezes and holds that nobody overtook"] if alone else []
         lines += [f"  audited     {recording.audited}"]
         lines += [f"  merged      {one}:crash-after is {other}:crash-before" for one, other in self.merged.items()]
         lines += [f"  background  {name}" for name in recording.background]

@@ -39,6 +39,7 @@ class Frame:
         self.did: list[str] = []
         self.kills = False  # is killing, which is not broken off any more
         self.killed = False  # an order to kill was taken
+        self.alone = False  # somebody else was waited for, and nobody came
         self._proxy = connection.proxy
         self._sent = self._delivered = self._gone = False  # gone: it will not be sent any more
         self._frozen = False
@@ -137,7 +138,9 @@ class Frame:
             return self._proxy.by_others(self.connection.member, self.points)
 
         before = by_others()
-        return await self._watch(lambda: by_others() > before, seconds)
+        came = await self._watch(lambda: by_others() > before, seconds)
+        self.alone = not came
+        return came
 
     async def repeat(self) -> None:
         """Deliver the same bytes once more, on a connection of its own, and wait for the reply, which is dropped."""

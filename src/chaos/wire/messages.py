@@ -214,6 +214,7 @@ class Fired(_Message, frozen=True):
     worker: str
     what: str
     killed: bool = False  # an order to kill was taken
+    alone: bool = False  # it waited for somebody else to do the same, and nobody did
 
 
 class Failed(_Message, frozen=True):

@@ -220,7 +220,8 @@ class Proxy:
             if reason:
                 self.send(Failed(time.time(), armed, number, worker, reason, frame.killed, unfit))
             else:
-                self.send(Fired(time.time(), armed, number, worker, "; ".join(frame.did), frame.killed))
+                did = "; ".join(frame.did)
+                self.send(Fired(time.time(), armed, number, worker, did, frame.killed, frame.alone))
 
     async def kill(self, frame: Frame) -> list[str]:
         """Kill the worker of this frame, and say what had been delivered and lost its reply.
