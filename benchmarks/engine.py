@@ -10,7 +10,7 @@ sweep_schedules, sweep_unfit  how many that were, and how many pairs turned out 
 denominators_equal            whether five more recordings have the same points
 sweeps, violated, unknown     the same sweep again and again (--sweeps): how many, and what they found
 depth2_s, depth2_schedules    break again at every point of each recovery
-dynamic_…                     the same with dynamic members of the payment group, session time-out 0.5 s
+dynamic_…                     sweeps with dynamic members of the payment group, session time-out 0.5 s
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def overhead(session: Session, pairs: int) -> dict[str, float]:
 
 
 def sweeps(session: Session, count: int, *, dynamic: bool) -> dict[str, float]:
-    """Sweep again and again, then once at depth 2."""
+    """Sweep again and again, and record in between."""
     with whole(session, dynamic=dynamic) as system:
         first = system.sweep()
         print(first.story())
@@ -133,8 +133,6 @@ def sweeps(session: Session, count: int, *, dynamic: bool) -> dict[str, float]:
         for one in others:
             if one.status != "holds":
                 print(one.story(events=True))
-        deep = system.sweep(depth=2)
-        print(deep.story())
     verdicts = [verdict for one in (first, *others) for verdict in one.verdicts]
     return {
         "sweep_points": len(first.selected),
@@ -148,11 +146,19 @@ def sweeps(session: Session, count: int, *, dynamic: bool) -> dict[str, float]:
         "violated": sum(verdict.status == "violated" for verdict in verdicts),
         "unknown": sum(verdict.status == "unknown" and not verdict.unfit for verdict in verdicts),
         "holding_sweeps": sum(one.status == "holds" for one in (first, *others)),
-        "depth2_s": deep.seconds,
-        "depth2_schedules": len(deep.verdicts),
-        "depth2_not_reached": sum(bool(verdict.not_reached) for verdict in deep.verdicts),
-        "depth2_violated": sum(verdict.status == "violated" for verdict in deep.verdicts),
-        "depth2_unknown": sum(verdict.status == "unknown" and not verdict.unfit for verdict in deep.verdicts),
+    }
+
+
+def deep(session: Session) -> dict[str, float]:
+    """One sweep at depth 2."""
+    with whole(session) as system:
+        sweep = system.sweep(depth=2)
+    print(sweep.story())
+    return {
+        "depth2_s": sweep.seconds,
+        "depth2_schedules": len(sweep.verdicts),
+        "depth2_not_reached": sum(bool(verdict.not_reached) for verdict in sweep.verdicts),
+        "depth2_holds": sweep.status == "holds",
     }
 
 
@@ -169,6 +175,7 @@ def main() -> None:
         figures["schedules_per_minute_1_lane"] = per_minute(session, options.seconds)
         figures |= overhead(session, options.pairs)
         figures |= sweeps(session, options.sweeps, dynamic=False)
+        figures |= deep(session)
         if options.dynamic:
             again = sweeps(session, options.dynamic, dynamic=True)
             figures |= {f"dynamic_{name}": value for name, value in again.items()}

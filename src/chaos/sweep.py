@@ -145,8 +145,9 @@ class Sweep:
 
 
 def outcome(verdict: Verdict) -> str:
-    """What a sweep counts a schedule as."""
-    return "unfit" if verdict.unfit and verdict.status == "unknown" else verdict.status
+    """What a sweep counts a schedule as: unfit if it is unknown for no other reason than that."""
+    only_unfit = bool(verdict.unfit) and set(verdict.reasons) <= set(verdict.unfit)
+    return "unfit" if only_unfit and verdict.status == "unknown" else verdict.status
 
 
 def run_sweep(
