@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chaos.drill import Verdict
     from chaos.lane import Lane
 
+_PLUGIN = "test_decoding"
 _SLOT_S = 10
 _READ_S = 10.0
 _SOME = 3  # of many holes of a kind
@@ -53,16 +54,15 @@ class Audit:
         self._slot = f"{lane.name}_audit"
         self._seen: list[messages.Seen] = []
         self._evidence: list[str] = []
+        self._session: Any = None
+        self._unable = ""
         self.counted: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         self._crew.overhear = self._overhear
         try:
             self._own = len(self._lane.evidence)
-            if self._lane.postgres:
-                self._lane.look(f"SET statement_timeout = '{_SLOT_S}s'")  # an open transaction anywhere delays a slot
-                self._lane.look(f"SELECT pg_create_logical_replication_slot('{self._slot}', 'test_decoding')")
-                self._lane.look("RESET statement_timeout")
+            self._open_slot()
             self._ends, self._commits = self._log_ends(), self._committed()
         except BaseException:
             self.__exit__()
@@ -71,10 +71,24 @@ class Audit:
 
     def __exit__(self, *_: object) -> None:
         self._crew.overhear = lambda _event: None
-        if self._lane.postgres:
-            drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = "
-            with contextlib.suppress(psycopg().Error):
-                self._lane.look(f"{drop}'{self._slot}'")
+        if self._session is not None:
+            self._session.close()  # and with it goes the slot
+
+    def _open_slot(self) -> None:
+        """A slot of this session's own, which goes when the session does, however that ends."""
+        if not self._lane.postgres:
+            return
+        client = psycopg()
+        self._session = client.connect(self._lane.postgres, autocommit=True, application_name="onecharge audit")
+        self._session.execute(f"SET statement_timeout = '{_SLOT_S}s'")  # an open transaction anywhere delays a slot
+        try:
+            self._session.execute("SELECT pg_create_logical_replication_slot(%s, %s, true)", [self._slot, _PLUGIN])
+        except client.Error as error:
+            why = str(error).partition("\n")[0]
+            self._unable = (
+                f"the database cannot be audited: {why}. It takes wal_level = logical, the plugin {_PLUGIN}, a free "
+                "replication slot and a user who may use it, and no transaction that stays open"
+            )
 
     def holes(self, verdicts: Iterable[Verdict]) -> list[str]:
         """What happened since the beginning and no effect explains; `verdicts` are of the drills since then."""
@@ -99,12 +113,12 @@ class Audit:
     # -- Postgres --------------------------------------------------------------------------------------------------
 
     def _transactions(self) -> Iterator[str]:
-        if not self._lane.postgres:
+        if self._session is None or self._unable:
+            yield from [self._unable] if self._unable else []
             return
         found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for xid, data in self._lane.look(
-            f"SELECT xid::text, data FROM pg_logical_slot_get_changes('{self._slot}', NULL, NULL)"  # noqa: S608 - our own name
-        ):
+        changes = "SELECT xid::text, data FROM pg_logical_slot_get_changes(%s, NULL, NULL)"
+        for xid, data in self._session.execute(changes, [self._slot]):
             change = re.match(r"table ([^:]+): (\w+):", data)
             if change is not None:
                 found[xid][f"{change[2]} {change[1]}"] += 1
@@ -115,8 +129,8 @@ class Audit:
             if unasked > 0:  # what commits as it arrives could not be asked for its id
                 unasked -= 1
                 continue
-            changes = ", ".join(f"{count} {what}" for what, count in found[xid].items())
-            yield f"transaction {xid} was committed and no effect explains it: {changes}"
+            done = ", ".join(f"{count} {what}" for what, count in found[xid].items())
+            yield f"transaction {xid} was committed and no effect explains it: {done}"
 
     def _unasked(self) -> int:
         return sum(

@@ -22,6 +22,7 @@ from chaos import (
     nothing_lost,
 )
 from chaos.history import Asked, Began, Judged, read
+from chaos.waiting import Deadline, wait_until
 from chaos.wire import client
 from tests.chaos import job_workers
 from tests.chaos.wire import exact_workers
@@ -201,3 +202,21 @@ def test_history_is_kept(onecharge: Session) -> None:
     assert [event.status for event in events if isinstance(event, Judged)] == ["holds", "holds"]
     asked = [event for event in events if isinstance(event, Asked) and "/kafka." in event.points[0]]
     assert [event.points[1] for event in asked[:2]] == ["w~0/kafka.produce[key-1]#1", "w~0/kafka.produce[key-2]#1"]
+
+
+def test_database_that_cannot_be_audited(onecharge: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a slot cannot be had, the denominator is not audited, so nothing is proven; it is said what it takes."""
+    monkeypatch.setattr("chaos.audit._PLUGIN", "no_such_plugin")
+    with jobs(onecharge) as system:
+        recording = system.record()
+    [reason] = recording.reasons
+    assert "cannot be audited" in reason
+    assert "wal_level = logical" in reason
+
+
+def test_no_slot_is_left(onecharge: Session) -> None:
+    """A recording leaves no replication slot behind, which would keep the server's log for ever."""
+    with jobs(onecharge) as system:
+        system.record()
+        gone = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+        wait_until("the slot to be gone", lambda: system.lane.look(gone) == [(0,)], Deadline(10))
