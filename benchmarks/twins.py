@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def sweep(session: Session, make: Make, twin: Twin, *, until_violated: bool) -> Sweep:
     """One sweep in a lane of its own."""
-    with make(session, partitions=2) as system:
+    with make(session) as system:
         return system.sweep(only=twin.only, faults=twin.faults, until_violated=until_violated)
 
 

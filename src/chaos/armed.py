@@ -51,6 +51,7 @@ class Armed:
         self._waiting = dict(self.faults)
         self._working: set[int] = set()
         self._begun: set[int] = set()  # faults that have fired, by number
+        self._moves = 0
         self._sites: set[str] = set()
         self._open: dict[tuple[int, int], str] = {}  # effects of which nobody knows yet what became of them
         self._counts: Counter[tuple[str, int, str]] = Counter()
@@ -64,6 +65,11 @@ class Armed:
     def late(self) -> bool:
         """Only faults are waited for that come behind one that has fired."""
         return bool(self._waiting) and len(self.not_reached) == len(self._waiting) and not self.busy
+
+    @property
+    def moves(self) -> int:
+        """Grows with all that a grace has to be given for: a fault, a worker that is back, an effect about a key."""
+        return self._moves
 
     @property
     def busy(self) -> bool:
@@ -99,6 +105,7 @@ class Armed:
 
     def broke(self, fault: Fault, worker: str, what: str, *, alone: bool = False) -> None:
         """A fault was carried out."""
+        self._moves += 1
         self._begun |= {number for number, one in self.faults.items() if one is fault}
         self.fired.append(Fired(str(fault), worker, what, alone))
         self.history.append(history.Broke(time.time(), str(fault), worker, what, alone))
@@ -117,7 +124,8 @@ class Armed:
             worker, _, site = point.rpartition("#")[0].partition("/")
             self._sites.add(f"{worker.partition('~')[0]}/{site}")
         self._open[event.connection, event.effect] = event.points[0]
-        what = (event.connection, event.effect, event.evidence, event.stirs)
+        self._moves += len(event.points) > 1
+        what = (event.connection, event.effect, event.evidence, event.stirs, event.repeats)
         self.history.append(history.Asked(event.at, event.points, event.worker, *what))
 
     def answered(self, event: messages.Answered) -> None:
@@ -134,6 +142,7 @@ class Armed:
 
     def started(self, worker: str, pid: int) -> None:
         """A killed worker is back."""
+        self._moves += 1
         self.history.append(history.Started(time.time(), worker, pid))
 
     def blind(self, text: str) -> None:
@@ -153,14 +162,14 @@ class Armed:
     @property
     def not_reached(self) -> list[Fault]:
         """Faults whose points never came because one that fired before them has changed the course of things."""
-        first = min(self._begun, default=len(self.faults))
-        return [fault for number, fault in self._waiting.items() if number > first]
+        first = min(tuple(self._begun), default=len(self.faults))  # the hub's thread may be changing both
+        return [fault for number, fault in list(self._waiting.items()) if number > first]
 
     def reasons(self) -> list[str]:
         """Why the run proves less than it should: recoveries that failed, faults that never fired and what was seen."""
         sites = ", ".join(sorted(self._sites))
         seen = f"arrivals were seen at {sites}" if sites else "no arrival was seen anywhere"
-        missing = [fault for fault in self._waiting.values() if fault not in self.not_reached]
+        missing = [fault for fault in list(self._waiting.values()) if fault not in self.not_reached]
         missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in missing]
         services = {fault.site.partition(".")[0] for fault in missing}
         missed += [f"{self.faults[number]} was still at work" for number in sorted(self._working)]

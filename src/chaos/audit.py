@@ -23,27 +23,46 @@ Evidence is text: ``xid:7``, ``log:topic/0:3-5``, ``sent:topic/0:2`` (no reply s
 
 from __future__ import annotations
 
-import contextlib
+import math
 import re
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chaos.history import Asked, Named
+from chaos.errors import ChaosError
+from chaos.history import Named
 from chaos.services.clients import confluent_kafka, psycopg
+from chaos.waiting import Deadline
 from chaos.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from chaos.crew import Crew
     from chaos.drill import Verdict
-    from chaos.lane import Lane
+    from chaos.lane import Lane, Trusted
 
 _PLUGIN = "test_decoding"
 _SLOT_S = 10
 _READ_S = 10.0
+_PATIENCE_S, _AGAIN_S = 0.5, 0.05
 _SOME = 3  # of many holes of a kind
+_READER = {
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    "enable.auto.commit": False,
+    "isolation.level": "read_uncommitted",
+    "log_level": 0,
+}
+
+
+class _Facts(NamedTuple):
+    """What the servers hold: changes by transaction, ends of partitions, commits of groups, records by key."""
+
+    transactions: dict[str, Counter[str]]
+    ends: dict[str, int]
+    commits: dict[tuple[str, str], int]
+    records: dict[tuple[str, str], int]
 
 
 class Audit:
@@ -54,6 +73,7 @@ class Audit:
         self._slot = f"{lane.name}_audit"
         self._seen: list[messages.Seen] = []
         self._evidence: list[str] = []
+        self._outcomes: dict[tuple[int, int], str] = {}
         self._session: Any = None
         self._unable = ""
         self.counted: Counter[str] = Counter()
@@ -80,7 +100,7 @@ class Audit:
             return
         client = psycopg()
         self._session = client.connect(self._lane.postgres, autocommit=True, application_name="onecharge audit")
-        self._session.execute(f"SET statement_timeout = '{_SLOT_S}s'")  # an open transaction anywhere delays a slot
+        self._session.execute(f"SET statement_timeout = '{_SLOT_S}s'")  # open transactions delay a slot
         try:
             self._session.execute("SELECT pg_create_logical_replication_slot(%s, %s, true)", [self._slot, _PLUGIN])
         except client.Error as error:
@@ -90,10 +110,31 @@ class Audit:
                 "replication slot and a user who may use it, and no transaction that stays open"
             )
 
-    def holes(self, verdicts: Iterable[Verdict]) -> list[str]:
-        """What happened since the beginning and no effect explains; `verdicts` are of the drills since then."""
-        found = [*self._transactions(), *self._messages(), *self._offsets(), *self._records(verdicts)]
-        return [f"audit: {one}" for one in found]
+    def holes(self, verdicts: Sequence[Verdict]) -> list[str]:
+        """What happened since the beginning and no effect explains; `verdicts` are of the drills since then.
+
+        The servers are asked first. What explains their answers may still be on its way then, so nobody is accused
+        before it has had time to come.
+        """
+        facts = _Facts(self._transactions(), self._log_ends(), self._committed(), self._records(verdicts))
+        self.counted["transactions"] = len(facts.transactions)
+        self.counted["messages"] = sum(end - self._ends.get(where, 0) for where, end in facts.ends.items())
+        moved = {where for where, offset in facts.commits.items() if self._commits.get(where) != offset}
+        self.counted["committed offsets"] = len(moved)
+        self.counted["ledger records"] = sum(facts.records.values())
+        deadline = Deadline(_PATIENCE_S)
+        while (found := self._unexplained(facts, verdicts)) and not deadline.passed:
+            self._lane.supervisor.wait_for(lambda: False, Deadline(_AGAIN_S))
+        return [f"audit: {one}" for one in found] + ([self._unable] if self._unable else [])
+
+    def _unexplained(self, facts: _Facts, verdicts: Sequence[Verdict]) -> list[str]:
+        self._lane.links.wire.do(messages.Count)  # all that it had to say is heard when this is answered
+        return [
+            *self._odd_transactions(facts.transactions),
+            *self._odd_messages(facts.ends),
+            *self._odd_offsets(facts.commits),
+            *self._odd_records(facts.records, verdicts),
+        ]
 
     # -- what the wire has seen ------------------------------------------------------------------------------------
 
@@ -101,41 +142,46 @@ class Audit:
         """In the hub's thread."""
         if isinstance(event, messages.Seen):
             self._seen.append(event)
+        if isinstance(event, messages.Answered):
+            self._outcomes[event.connection, event.effect] = event.outcome
         if isinstance(event, messages.Seen | messages.Answered):
             self._evidence += event.evidence
 
     def _explained(self, kind: str) -> list[str]:
-        """The evidence of one kind, without its name; the wire is asked something so that all was heard."""
-        self._lane.links.wire.do(messages.Count)
+        """The evidence of one kind, without its name."""
         evidence = [*self._evidence, *self._lane.evidence[self._own :]]
         return [text.removeprefix(kind) for text in evidence if text.startswith(kind)]
 
     # -- Postgres --------------------------------------------------------------------------------------------------
 
-    def _transactions(self) -> Iterator[str]:
-        if self._session is None or self._unable:
-            yield from [self._unable] if self._unable else []
-            return
+    def _transactions(self) -> dict[str, Counter[str]]:
+        """By transaction, what it has changed."""
         found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        changes = "SELECT xid::text, data FROM pg_logical_slot_get_changes(%s, NULL, NULL)"
-        for xid, data in self._session.execute(changes, [self._slot]):
-            change = re.match(r"table ([^:]+): (\w+):", data)
-            if change is not None:
-                found[xid][f"{change[2]} {change[1]}"] += 1
-        self.counted["transactions"] += len(found)
-        explained = set(self._explained("xid:"))
+        if self._session is not None and not self._unable:
+            changes = "SELECT xid::text, data FROM pg_logical_slot_get_changes(%s, NULL, NULL)"
+            for xid, data in self._session.execute(changes, [self._slot]):
+                change = re.match(r"table ([^:]+): (\w+):", data)
+                if change is not None:
+                    found[xid][f"{change[2]} {change[1]}"] += 1
+        return found
+
+    def _odd_transactions(self, found: dict[str, Counter[str]]) -> Iterator[str]:
+        odd = sorted(found.keys() - set(self._explained("xid:")), key=int)
         unasked = self._unasked()
-        for xid in sorted(found.keys() - explained, key=int):
-            if unasked > 0:  # what commits as it arrives could not be asked for its id
-                unasked -= 1
-                continue
-            done = ", ".join(f"{count} {what}" for what, count in found[xid].items())
-            yield f"transaction {xid} was committed and no effect explains it: {done}"
+        if odd and unasked:
+            self.counted["transactions explained by their number alone"] = min(unasked, len(odd))
+        for xid in odd[unasked:]:
+            changed = ", ".join(f"{count} {what}" for what, count in found[xid].items())
+            yield f"transaction {xid} was committed and no effect explains it: {changed}"
 
     def _unasked(self) -> int:
+        """How many effects there were that commit as they arrive, and could not be asked for their transaction."""
         return sum(
-            "/postgres." in event.points[0] and not any(text.startswith("xid:") for text in event.evidence)
-            for event in self._seen
+            "/postgres." in event.points[0]
+            and "/postgres.confirm" not in event.points[0]
+            and not any(text.startswith("xid:") for text in event.evidence)
+            and self._outcomes.get((event.connection, event.effect)) == "done"
+            for event in list(self._seen)
         )
 
     # -- Kafka -----------------------------------------------------------------------------------------------------
@@ -148,7 +194,7 @@ class Audit:
                 ends[f"{partition.topic}/{partition.partition}"] = end.result().offset
         return ends
 
-    def _messages(self) -> Iterator[str]:
+    def _odd_messages(self, ends: dict[str, int]) -> Iterator[str]:
         explained: defaultdict[str, set[int]] = defaultdict(set)
         for text in self._explained("log:"):
             partition, _, offsets = text.rpartition(":")
@@ -158,30 +204,23 @@ class Audit:
         for text in self._explained("sent:"):
             partition, _, count = text.rpartition(":")
             unplaced[partition] += int(count)
-        for partition, end in self._log_ends().items():
+        for partition, end in ends.items():
             written = set(range(self._ends.get(partition, 0), end))
-            self.counted["messages"] += len(written)
             holes = self._real(partition, written - explained[partition])[unplaced[partition] :]
             if holes:
                 yield f"{partition} has messages that no produce explains, at offset {_some(holes)}"
 
     def _real(self, partition: str, offsets: set[int]) -> list[int]:
-        """Those of the offsets at which there is a message; the ends of transactions take some as well."""
+        """Those of the offsets at which there is a message; the ends of transactions take some as well.
+
+        Raises:
+            ChaosError: the partition could not be read to its end.
+        """
         if not offsets:
             return []
         kafka = confluent_kafka()
         topic, _, number = partition.rpartition("/")
-        settings: dict[str, str | int | bool] = {
-            "bootstrap.servers": self._lane.kafka,
-            "group.id": f"{self._lane.name}.audit",
-        }
-        settings |= {
-            "enable.partition.eof": True,
-            "enable.auto.commit": False,
-            "isolation.level": "read_uncommitted",
-            "log_level": 0,
-        }
-        consumer: Any = kafka.Consumer(settings)
+        consumer: Any = kafka.Consumer({**_READER, "bootstrap.servers": self._lane.kafka, "group.id": self._slot})
         found = []
         try:
             consumer.assign([kafka.TopicPartition(topic, int(number), min(offsets))])
@@ -190,6 +229,9 @@ class Audit:
                     found.append(message.offset())
         finally:
             consumer.close()
+        if message is None or message.error().code() != kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+            why = "nothing came" if message is None else message.error()
+            raise ChaosError(f"the audit could not read {partition} to its end: {why}")
         return found
 
     def _committed(self) -> dict[tuple[str, str], int]:
@@ -203,37 +245,54 @@ class Audit:
         for group in [one.group_id for one in lane.kafka_admin.list_consumer_groups().result().valid]:
             request = kafka.ConsumerGroupTopicPartitions(group, partitions)
             [answered] = lane.kafka_admin.list_consumer_group_offsets([request]).values()
-            with contextlib.suppress(kafka.KafkaException):  # it has just been deleted, or is of a kind without offsets
+            try:
                 places = {f"{one.topic}/{one.partition}": one.offset for one in answered.result().topic_partitions}
+            except kafka.KafkaException as error:
+                if error.args[0].code() != kafka.KafkaError.GROUP_ID_NOT_FOUND:  # it has just been deleted
+                    raise
+            else:
                 committed |= {(group, place): offset for place, offset in places.items() if offset >= 0}
         return committed
 
-    def _offsets(self) -> Iterator[str]:
+    def _odd_offsets(self, commits: dict[tuple[str, str], int]) -> Iterator[str]:
         explained = set(self._explained("offset:"))
-        for (group, partition), offset in self._committed().items():
-            if self._commits.get((group, partition)) != offset:
-                self.counted["committed offsets"] += 1
-                if f"{group}:{partition}:{offset}" not in explained:
-                    yield f"group {group} stands at {offset} in {partition}, and no commit of an offset explains it"
+        for (group, partition), offset in commits.items():
+            moved = self._commits.get((group, partition)) != offset
+            if moved and f"{group}:{partition}:{offset}" not in explained:
+                yield f"group {group} stands at {offset} in {partition}, and no commit of an offset explains it"
 
     # -- HTTP services -----------------------------------------------------------------------------------------------
 
-    def _records(self, verdicts: Iterable[Verdict]) -> Iterator[str]:
-        for verdict in verdicts:
+    def _records(self, verdicts: Sequence[Verdict]) -> dict[tuple[str, str], int]:
+        """By service and key, how often the ledger of one that workers are told has it."""
+        told = {url: service for url, service in self._services() if self._lane.links.stands_before(url)}
+        return {
+            (url, key): len(service.ledger.of(key))
+            for url, service in told.items()
+            for verdict in verdicts
+            for key in verdict.keys
+        }
+
+    def _services(self) -> list[tuple[str, Trusted]]:
+        return [(service.url, service) for service in self._lane.services.values()]
+
+    def _odd_records(self, records: dict[tuple[str, str], int], verdicts: Sequence[Verdict]) -> Iterator[str]:
+        began = [verdict.history[0].at for verdict in verdicts]
+        for verdict, start, end in zip(verdicts, began, [*began[1:], math.inf], strict=True):
             aliases = {event.key: event.alias for event in verdict.history if isinstance(event, Named)}
-            asked = [event for event in verdict.history if isinstance(event, Asked)]
-            for service in self._lane.services.values():
-                if not self._lane.links.stands_before(service.url):
-                    continue  # nobody asks it: what it records it has from elsewhere
-                to = f"http:{service.url.rpartition('/')[2]}"
-                requests = [event.points for event in asked if to in event.evidence]
+            asked = [event for event in list(self._seen) if event.at >= start]
+            for url, service in self._services():
+                to = f"http:{url.rpartition('/')[2]}"
+                requests = [event for event in asked if to in event.evidence]
+                anybody = sum(
+                    len(event.points) == 1 for event in requests
+                )  # about no key; or late, and it is forgotten
                 for key in verdict.keys:
-                    records = len(service.ledger.of(key))
-                    self.counted["ledger records"] += records
-                    about = f"[{aliases[key]}]#"  # what holds no key at all may be about any
-                    seen = sum(len(points) == 1 or any(about in point for point in points) for points in requests)
-                    if records > seen:
-                        yield f"{service.ledger.path.name} has {records} records of {key}, for {seen} requests seen"
+                    about = f"[{aliases[key]}]#"
+                    seen = sum(event.at < end and any(about in point for point in event.points) for event in requests)
+                    if records.get((url, key), 0) > seen + anybody:
+                        told = f"{records[url, key]} records of {key}, for {seen} requests seen"
+                        yield f"{service.ledger.path.name} has {told}"
 
 
 def _some(offsets: list[int]) -> str:

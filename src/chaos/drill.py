@@ -12,7 +12,9 @@ the drill is judged as the shorter schedule that it was.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import re
 import time
 import urllib.parse
 import uuid
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _CALL_S = 5.0
 _LOOK_S = 0.01
 _LATE_S = 0.1
+_ALIAS = re.compile(r"[\w.-]+")
 _ID_LENGTH = 16  # shorter texts in a reply are words, not keys
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
@@ -145,8 +148,11 @@ class Run:
 
         `key` should be unique and of fixed width: ``order-1`` is found inside ``order-10``. Keys may share an alias.
         """
+        if alias and not _ALIAS.fullmatch(alias):
+            raise ChaosError(f"{alias!r} is no alias: expected letters, digits, dots, dashes and underscores")
         if key not in self._aliases:
-            given = alias or f"key-{len(set(self._aliases.values())) + 1}"
+            taken = set(self._aliases.values())
+            given = alias or next(new for n in itertools.count(len(taken) + 1) if (new := f"key-{n}") not in taken)
             self._aliases[key] = given
             self.lane.links.wire.do(lambda number: Name(number, key, given))
             self._armed.history.append(history.Named(time.time(), key, given))
@@ -244,11 +250,11 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
 
     It ends at once when the goal is reached: every fault fired, nothing in flight, no violation, conditions met.
     Otherwise, and only then, it waits out the grace, for an effect that may still come from where no condition sees
-    it; the grace begins anew when a condition is no longer met. A fault that would be a later one is given less, since
-    what was reached without it is judged all the same. What may end it is looked at whenever something has happened on
-    the wire, and now and then for what happens elsewhere.
+    it; the grace begins anew with each condition that is no longer met, each fault, recovery, and effect about a key. A
+    fault that would be a later one is given less, since what was reached without it is judged all the same. What may
+    end it is looked at whenever something has happened on the wire, and now and then for what happens elsewhere.
     """
-    looked, quiet = Deadline(0), None
+    looked, quiet, moves = Deadline(0), 0.0, -1
     while True:
         system.crew.require_healthy()
         fine = not armed.busy and not judge(system, keys, settled=True)
@@ -256,9 +262,10 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
         if reached or looked.passed:
             outstanding = system.outstanding()
             looked = Deadline(_LOOK_S)
-            quiet = None if outstanding else quiet or time.monotonic()
+            if outstanding or moves != armed.moves or not quiet:
+                quiet, moves = 0.0 if outstanding else time.monotonic(), armed.moves
             patience = 0.0 if reached else _LATE_S if fine and armed.late else system.grace
-            if quiet is not None and time.monotonic() >= quiet + patience and not armed.busy:
+            if quiet and time.monotonic() >= quiet + patience and not armed.busy:
                 return True
         if deadline.passed:
             what = system.outstanding() or "faults that have not fired, or effects in flight"
@@ -271,14 +278,22 @@ def judge(system: System, keys: Sequence[str], *, settled: bool) -> list[Violati
     return [found for one in system.invariants if one.final or settled for found in one.check(keys)]
 
 
-def _judge_finally(system: System, verdict: Verdict, *, settled: bool) -> None:
+def judge_again(system: System, verdict: Verdict, *, settled: bool = True) -> bool:
+    """Judge a drill's keys; a check that raises decides nothing, and is a reason. Whether all could be judged."""
     try:
         verdict.violations = judge(system, verdict.keys, settled=settled)
-        unseen = not any(map(verdict.requests, verdict.keys))
-    except Exception as error:  # noqa: BLE001 - a check that raised decides nothing
+    except Exception as error:  # noqa: BLE001 - whatever it is
         verdict.error = verdict.error or error
-        verdict.reasons.append(f"{type(error).__name__}: {error}")
+        if (reason := f"{type(error).__name__}: {error}") not in verdict.reasons:
+            verdict.reasons.append(reason)
+        return False
+    return True
+
+
+def _judge_finally(system: System, verdict: Verdict, *, settled: bool) -> None:
+    if not judge_again(system, verdict, settled=settled):
         return
+    unseen = not any(map(verdict.requests, verdict.keys))
     if not verdict.keys:
         verdict.reasons.append("the workload had nothing accepted, so there is nothing to judge")
     elif unseen and not verdict.violations:

@@ -73,6 +73,7 @@ class Asked(_Event, frozen=True):
     effect: int
     evidence: tuple[str, ...] = ()
     stirs: int = 0
+    repeats: bool = False  # it commits offsets, and none that is new
 
     @property
     def number(self) -> tuple[int, int]:

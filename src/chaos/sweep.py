@@ -6,7 +6,7 @@ of the recovery: at what a schedule showed that no fault-free run has.
 
 A sweep holds if every schedule holds, every point was broken, the audit found no hole, and the points are those of the
 baseline. The baseline is a text file to be kept with the tests, a line for each point: a point that is new, or gone,
-shows in a diff. It is written where there is none.
+shows in a diff. Where there is none it is written, and the sweep proves nothing yet.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chaos import faults as kinds
-from chaos.errors import Undecided, UnknownName, Violated
+from chaos.errors import ChaosError, Undecided, UnknownName, Violated
 from chaos.history import Arrived
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.wire.steps import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from chaos.drill import Verdict
@@ -160,19 +160,22 @@ def run_sweep(
     until_violated: bool = False,
 ) -> Sweep:
     """Carry out a sweep on a running system; see `chaos.system.System.sweep`."""
+    if depth not in (1, 2):
+        raise ChaosError(f"a sweep of depth {depth}: expected 1, or 2 to break recoveries as well")
     began = time.monotonic()
     recording = system.record()
     chosen = tuple(everything() if faults is None else faults)
     sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons))
     sweep.selected = tuple(_select(recording, only))
     if not recording.reasons:
-        for schedule in _schedules(sweep):
+        for schedule in _schedules(sweep, {worker.name for worker in system.workers}):
             sweep.verdicts.append(system.drill(schedule, report=False))
             if until_violated and sweep.verdicts[-1].status == "violated":
                 break
         else:
             sweep.reasons += _unbroken(sweep)
-            sweep.reasons += _compare(sweep, baseline) if baseline is not None else []
+            if baseline is not None and sweep.status == "holds":
+                sweep.reasons += _compare(sweep, baseline)
     sweep.seconds = time.monotonic() - began
     return sweep
 
@@ -189,7 +192,7 @@ def _select(recording: Recording, only: Sequence[str]) -> Iterator[str]:
             yield point
 
 
-def _schedules(sweep: Sweep) -> Iterator[Schedule]:
+def _schedules(sweep: Sweep, roles: Collection[str]) -> Iterator[Schedule]:
     """Each pair of point and fault; then, as the verdicts of those are there, what comes behind them."""
     for point in sweep.selected:
         for what in sweep.faults:
@@ -199,7 +202,8 @@ def _schedules(sweep: Sweep) -> Iterator[Schedule]:
     if sweep.depth > 1:
         for verdict in list(sweep.verdicts):
             if verdict.fired:
-                yield from (Schedule((*verdict.schedule.faults, one)) for one in _again(sweep.recording, verdict))
+                again = _again(sweep.recording, verdict, roles)
+                yield from (Schedule((*verdict.schedule.faults, one)) for one in again)
 
 
 def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
@@ -210,23 +214,28 @@ def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
 
 
 def _elsewhere(sweep: Sweep, point: str, what: str) -> bool:
-    """Whether it is what the crash before the next point is."""
-    return what == CRASH_AFTER and CRASH_BEFORE in sweep.faults and sweep.recording.same.get(point) in sweep.selected
+    """Whether it is what the crash before the next point is, and both are asked for."""
+    both = {CRASH_BEFORE, CRASH_AFTER} <= set(sweep.faults)
+    return what == CRASH_AFTER and both and sweep.recording.same.get(point) in sweep.selected
 
 
-def _again(recording: Recording, verdict: Verdict) -> Iterable[Fault]:
-    """What to break in a recovery: all that no fault-free run has shown."""
+def _again(recording: Recording, verdict: Verdict, roles: Collection[str]) -> Iterable[Fault]:
+    """What to break in a recovery: all that no fault-free run has shown, but for what repeats by itself."""
     known = {*recording.points, *recording.drifting}
     arrived = {event.point for event in verdict.history if isinstance(event, Arrived)}
-    for name in names(verdict.history):
-        if name not in known and (name in arrived or split(name).alias):
+    for name in names(verdict.history, roles):
+        if name not in known and (name in arrived or "/".join(split(name)[:2]) not in recording.background):
             for what in (CRASH_BEFORE,) if name in arrived else AGAIN:
                 yield Fault.parse(f"{name}:{what}")
 
 
 def _unbroken(sweep: Sweep) -> list[str]:
-    missing = [point for point in sweep.selected if point not in sweep.broken]
-    return [f"nothing was broken at {point}" for point in missing]
+    """What a sweep has left out of what it says it does."""
+    reasons = [f"nothing was broken at {point}" for point in sweep.selected if point not in sweep.broken]
+    again = [verdict for verdict in sweep.verdicts if len(verdict.schedule.faults) > 1]
+    if sweep.depth > 1 and not any(len(verdict.fired) > 1 for verdict in again):
+        reasons.append(f"no recovery was broken: in none of {len(again)} schedules was a second point reached")
+    return reasons
 
 
 def _compare(sweep: Sweep, path: Path) -> list[str]:
@@ -235,7 +244,7 @@ def _compare(sweep: Sweep, path: Path) -> list[str]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        return []
+        return [f"there was no baseline {path}: it was written. Look at it, keep it with the tests, and sweep again"]
     before, now = set(path.read_text(encoding="utf-8").splitlines()), set(text.splitlines())
     found = [f"not in the baseline {path.name}: {line}" for line in sorted(now - before)]
     found += [f"in the baseline {path.name} and not found: {line}" for line in sorted(before - now)]

@@ -120,7 +120,7 @@ class System:
             faults: what to do at each point, such as ``crash-after`` or ``freeze=held,0.2``; by default all there is.
             only: workers, or sites of workers such as ``payment/http.post``, to break; by default all.
             depth: 2 to break again at every point of each recovery.
-            baseline: a file with the points that are expected; written where there is none.
+            baseline: a file with the points that are expected. Where there is none it is written, to be looked at.
             until_violated: end at the first schedule that breaks an invariant.
         """
         sweep = run_sweep(self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated)

@@ -42,21 +42,23 @@ def _work(producer: Producer) -> None:
             with session.transaction():
                 row = session.execute(TAKE).fetchone()
                 if row is not None:
-                    _post(os.environ["HTTP_URL"], row[0])
+                    post(os.environ["HTTP_URL"], row[0])
                     producer.produce(os.environ["TOPIC"], row[0].encode())
                     producer.flush()
-                    _around(row[0])
+                    around(row[0])
                     session.execute("update jobs set done_at = now() where id = %s", row)
             if row is None:
                 time.sleep(0.005)
 
 
-def _post(url: str, key: str) -> None:
+def post(url: str, key: str) -> None:
+    """Ask the service for the effect."""
     with urllib.request.urlopen(url, json.dumps({"tag": key, "n": 1}).encode(), timeout=3) as reply:  # noqa: S310 - our own
         reply.read()
 
 
-def _around(key: str) -> None:
+def around(key: str) -> None:
+    """Do what `AROUND` says over a connection of its own."""
     environ = os.environ
     match environ.get("AROUND"):
         case "postgres":
@@ -71,4 +73,4 @@ def _around(key: str) -> None:
             consumer.commit(offsets=[TopicPartition(environ["TOPIC"], 0, 1)], asynchronous=False)
             consumer.close()
         case "http":
-            _post(f"http://127.0.0.1:{environ['REAL_PORT']}", key)
+            post(f"http://127.0.0.1:{environ['REAL_PORT']}", key)

@@ -70,10 +70,12 @@ def test_what_cannot_be_done_is_no_schedule(working: System) -> None:
 
 
 def test_baseline(working: System, tmp_path: Path) -> None:
-    """A baseline is written where there is none; a point that it does not have, or has in vain, decides against."""
+    """Where there is no baseline one is written, to be looked at; a point that it lacks, or has in vain, is said."""
     baseline = tmp_path / "baselines" / "jobs.txt"
     choice: dict[str, Any] = {"only": ["w/http.post"], "faults": ["crash-after", "lose-reply"], "baseline": baseline}
-    working.sweep(**choice).require_holds()
+    sweep = working.sweep(**choice)
+    assert (sweep.status, len(sweep.reasons)) == ("unknown", 1)
+    assert "it was written. Look at it" in sweep.reasons[0]
     assert baseline.read_text().splitlines() == [f"w~0/http.post[key-{n}]#1  crash-after lose-reply" for n in (1, 2)]
     working.sweep(**choice).require_holds()
     baseline.write_text(baseline.read_text().replace("key-2", "key-7"))

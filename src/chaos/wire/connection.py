@@ -141,10 +141,12 @@ class Connection:
         return not self.replies.held
 
     def _effect(self, effect: Effect) -> None:
+        repeats = self.proxy.points.repeats(effect)
         points, due = self.proxy.points.arrived(self.member.role, effect)
         evidence = (f"http:{self.link.host}:{self.link.port}",) if self.link.protocol == "http" else effect.evidence
         member = self.member
-        self.proxy.send(Seen(time.time(), self.number, effect.number, points, member.label, evidence, member.stirs))
+        what = (points, member.label, evidence, member.stirs, repeats)
+        self.proxy.send(Seen(time.time(), self.number, effect.number, *what))
         if due and self.proxy.members.get(self.member.label) is self.member:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)

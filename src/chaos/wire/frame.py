@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from chaos.errors import ChaosError
 from chaos.wire.messages import Answered
+from chaos.wire.steps import TooLate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +159,7 @@ class Frame:
             steps = self.connection.protocol.refuse(self.effect, error)
             first = next(steps, None)
         except ValueError as reason:
-            raise Unfit(str(reason)) from reason
+            raise (NotPossible if isinstance(reason, TooLate) else Unfit)(str(reason)) from reason
         self._gone = True
         if first is not None:
             self.connection.requests.act(first)

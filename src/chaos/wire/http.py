@@ -47,7 +47,7 @@ import h11
 
 from chaos.wire.http_bodies import UNTIL_CLOSE, Body, body_of
 from chaos.wire.http_heads import LIMIT, REPLIES, REQUESTS, Form, NotUnderstood, fields, length
-from chaos.wire.steps import Answer, Delivered, Drop, Effect, Pass, Raw, Reply
+from chaos.wire.steps import Answer, Delivered, Drop, Effect, Pass, Raw, Reply, TooLate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,7 +196,7 @@ class _Requests(_Direction):
         if not _ERROR.fullmatch(error):
             raise ValueError(f"{error!r} cannot be said to an HTTP request; 429 can, and 503, and all from 400 to 599")
         if message is None or exchange is None or exchange.number != effect.number or exchange not in self._exchanges:
-            raise ValueError(f"nothing can be said any more to effect {effect.number}: it is over")
+            raise TooLate(f"nothing can be said any more to effect {effect.number}: it is over")
         return self._refuse(message, exchange, effect.data, error)
 
     def _refuse(self, message: _Message, exchange: _Exchange, data: bytes, error: str) -> Iterator[Step]:

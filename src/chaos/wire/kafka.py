@@ -36,7 +36,7 @@ from chaos.wire.kafka_effects import EFFECTS, outcome
 from chaos.wire.kafka_evidence import of_reply, of_request, sent
 from chaos.wire.kafka_fetch import FETCH, LARGEST, Fetched
 from chaos.wire.kafka_refusals import refusal
-from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Pass, Raw, Reply
+from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Pass, Raw, Reply, TooLate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,7 +185,7 @@ class Kafka:
         reply = refusal(effect, error)
         _, _, _, correlation = _REQUEST.unpack_from(effect.data)
         if not any(one.number == effect.number for one in self._awaited.get(correlation, ())):
-            raise ValueError(f"nothing can be said any more to effect {effect.number}: it is over")
+            raise TooLate(f"nothing can be said any more to effect {effect.number}: it is over")
         return self._refuse(effect, correlation, reply)
 
     def _refuse(self, effect: Effect, correlation: int, reply: bytes) -> Iterator[Step]:

@@ -172,6 +172,7 @@ class Seen(_Message, frozen=True):
     worker: str
     evidence: tuple[str, ...] = ()
     stirs: int = 0
+    repeats: bool = False  # it commits offsets, and none that is new
 
 
 class Answered(_Message, frozen=True):

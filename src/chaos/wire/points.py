@@ -152,6 +152,12 @@ class Points:
             self._armed.pop(number, None)
         return tuple(names), due
 
+    def repeats(self, effect: Effect) -> bool:
+        """Whether it commits offsets and none that is new."""
+        covered = list(_offsets(effect.evidence))
+        known = (self._committed.get((group, partition), -1) >= offset for group, partition, offset in covered)
+        return bool(covered) and all(known)
+
     def done(self, evidence: Iterable[str]) -> None:
         """The server has carried out what left this evidence."""
         for group, partition, offset in _offsets(evidence):

@@ -139,6 +139,10 @@ class Raw:
 Step: TypeAlias = Pass | Effect | Delivered | Answer | Given | Insert | Drop | Reply | Wait | Astray | Raw
 
 
+class TooLate(ValueError):
+    """What could have been said to an effect cannot be any more: it is over, or has its answer."""
+
+
 class WireProtocol(Protocol):
     """One connection's protocol; see the module's docstring.
 
@@ -173,6 +177,7 @@ class WireProtocol(Protocol):
 
         Raises:
             ValueError: nothing of that name can be said to this effect; the message names what can.
+            TooLate: it could have been.
         """
 
     def farewell(self) -> bytes:
