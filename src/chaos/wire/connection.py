@@ -180,7 +180,7 @@ class Connection:
         self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome, answer.evidence))
         if sent is not None:
             if answer.outcome == "done":
-                self.proxy.points.done(sent.effect.evidence)
+                self.proxy.points.done(sent.effect)
             self.proxy.went_through(self.member, sent.points)
         if self.is_cut:
             self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")

@@ -95,6 +95,7 @@ class Points:
         self._common: set[uuid.UUID] = set()  # ids that are nobody's kin
         self._given: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # by partition: offset and alias
         self._committed: dict[tuple[str, str], int] = {}  # by group and partition; outlives the arming
+        self._pending: defaultdict[bytes, dict[tuple[str, str], int]] = defaultdict(dict)  # by transaction; likewise
 
     def arm(self, faults: Iterable[ArmedFault]) -> None:
         """Count from the beginning, know no key, and wait for these faults."""
@@ -158,10 +159,19 @@ class Points:
         known = (self._committed.get((group, partition), -1) >= offset for group, partition, offset in covered)
         return bool(covered) and all(known)
 
-    def done(self, evidence: Iterable[str]) -> None:
-        """The server has carried out what left this evidence."""
-        for group, partition, offset in _offsets(evidence):
-            self._committed[group, partition] = offset
+    def done(self, effect: Effect) -> None:
+        """The server has carried out an effect; offsets in a transaction are committed when that is."""
+        offsets = {(group, partition): offset for group, partition, offset in _offsets(effect.evidence)}
+        match effect.site:
+            case "kafka.txn_offset_commit":
+                _, transaction, *_ = effect.contents
+                self._pending[transaction] |= offsets
+            case "kafka.commit_transaction":
+                self._committed |= self._pending.pop(effect.contents[0], {})
+            case "kafka.abort_transaction":
+                self._pending.pop(effect.contents[0], None)
+            case _:
+                self._committed |= offsets
 
     def _about(self, role: str, effect: Effect) -> list[str]:
         covered = list(_offsets(effect.evidence))

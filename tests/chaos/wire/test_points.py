@@ -110,10 +110,10 @@ def test_commit_of_offsets_is_about_what_it_covers(points: Points) -> None:
         return arrive(points, "w", "kafka.offset_commit", evidence=(f"offset:{group}:t/0:{offset}",))
 
     assert commit(5) == ["w~0/kafka.offset_commit[key-1]#1"]
-    points.done(["offset:g:t/0:5"])
+    points.done(effect("kafka.offset_commit", evidence=("offset:g:t/0:5",)))
     assert commit(5) == []
     assert commit(7) == ["w~0/kafka.offset_commit[key-2]#1"]
-    points.done(["offset:g:t/0:7"])
+    points.done(effect("kafka.offset_commit", evidence=("offset:g:t/0:7",)))
     assert commit(7, "another") == ["w~0/kafka.offset_commit[key-1]#2", "w~0/kafka.offset_commit[key-2]#2"]
 
 
@@ -127,6 +127,19 @@ def test_commit_of_offsets_that_was_lost(points: Points) -> None:
     assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == [
         "w~1/kafka.offset_commit[key-1]#1"
     ]
+
+
+@pytest.mark.parametrize(("end", "again"), [("commit", []), ("abort", ["w~0/kafka.offset_commit[key-1]#1"])])
+def test_commit_of_offsets_in_a_transaction(points: Points, end: str, again: list[str]) -> None:
+    """Offsets that a transaction commits are committed when it is, and never when it is aborted."""
+    points.given([("t/0", 4, b"client-key-a")])
+    commit = effect("kafka.txn_offset_commit", "g", "relay", evidence=("offset:g:t/0:5",))
+    assert points.arrived("w", commit)[0][1:] == ("w~0/kafka.txn_offset_commit[key-1]#1",)
+    points.done(commit)
+    assert not points.repeats(commit)
+    points.done(effect(f"kafka.{end}_transaction", "relay"))
+    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == again
+    assert points.repeats(commit) == (end == "commit")
 
 
 def test_fault_is_due_once(points: Points) -> None:

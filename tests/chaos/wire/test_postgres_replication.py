@@ -91,7 +91,7 @@ def test_replication(rig: Rig, slot: str) -> None:
         assert said[-1] == "I"
         assert tags(client.do(query(f"BEGIN; {INSERT}; COMMIT"))) == ["BEGIN", "INSERT 0 1", "COMMIT", "I"]
         assert tags(client.do(query(INSERT))) == ["INSERT 0 1", "I"]
-    assert effects(rig) == ["confirm unanswered"] * 3 + [COMMIT, WRITE]
+    assert effects(rig) == ["confirm sent"] * 3 + [COMMIT, WRITE]
 
 
 def test_replication_by_a_program(rig: Rig, slot: str) -> None:
@@ -108,7 +108,7 @@ def test_replication_by_a_program(rig: Rig, slot: str) -> None:
     ended = subprocess.run(argv, capture_output=True, timeout=20, check=True)
     assert b"x" in ended.stdout
     assert confirmed(rig.lane, slot) > before
-    assert effects(rig) == ["confirm unanswered"]
+    assert effects(rig) == ["confirm sent"]
 
 
 def test_replication_moment(lane: Lane, slot: str) -> None:

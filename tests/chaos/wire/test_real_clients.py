@@ -19,7 +19,7 @@ from confluent_kafka import (
 )
 
 from chaos.wire.messages import Answered, Closed, Name, Noted, Opened, Seen
-from tests.chaos.wire.clients.expected import EXPECTED
+from tests.chaos.wire.clients.expected import EXPECTED, KEYED
 from tests.chaos.wire.real_clients import CLIENTS, run_client
 from tests.chaos.wire.rig import Rig
 
@@ -119,7 +119,7 @@ def check_effects(rig: Rig, name: str) -> None:
         (one.points[0].partition("/")[2].partition("#")[0], any("[key]" in point for point in one.points))
         for one in seen
     ]
-    assert named == [(effect.site, bool(effect.notes) or effect.site == "http.delete") for effect in EXPECTED[name]]
+    assert named == [(effect.site, bool(effect.notes) or effect.site in KEYED) for effect in EXPECTED[name]]
     assert {outcomes[one.connection, one.effect] for one in seen} == {"done"}
     assert rig.all(Noted) == []
 

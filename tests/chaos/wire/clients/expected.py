@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 
 class Expected(NamedTuple):
-    """One effect. Beside each of the notes there is the key; a site without notes may have no key either."""
+    """One effect. Beside each of the notes there is the key; a site without notes has none but for those in `KEYED`."""
 
     site: str
     notes: tuple[str, ...] = ()
 
+
+KEYED = ("http.delete", "kafka.offset_commit", "kafka.txn_offset_commit")
+"""The one has the key in its path, the others are about the records that they cover, which have it."""
 
 SINGLE = Expected("postgres.write", ("autocommit",))
 TRANSACTION = Expected("postgres.commit", ("transaction",))
