@@ -220,11 +220,17 @@ def _elsewhere(sweep: Sweep, point: str, what: str) -> bool:
 
 
 def _again(recording: Recording, verdict: Verdict, roles: Collection[str]) -> Iterable[Fault]:
-    """What to break in a recovery: all that no fault-free run has shown, but for what repeats by itself."""
+    """What to break in a recovery: all that no fault-free run has shown, but for what repeats by itself.
+
+    Where effects have names by keys, one without is a repeat, or its name by count stands for the first fault's effect.
+    """
     known = {*recording.points, *recording.drifting}
+    named = {split(point)[:2] for point in recording.points if split(point).alias}
     arrived = {event.point for event in verdict.history if isinstance(event, Arrived)}
     for name in names(verdict.history, roles):
-        if name not in known and (name in arrived or "/".join(split(name)[:2]) not in recording.background):
+        worker, site, alias = split(name)
+        by_count = not alias and ((worker, site) in named or f"{worker}/{site}" in recording.background)
+        if name not in known and (name in arrived or not by_count):
             for what in (CRASH_BEFORE,) if name in arrived else AGAIN:
                 yield Fault.parse(f"{name}:{what}")
 
