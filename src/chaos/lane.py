@@ -213,6 +213,7 @@ class Lane:
         self.links.close()
         if self._connection is not None:
             self._connection.close()
+        self._producer = None  # it would go on calling at an address that is another's soon
         for port in self._ports.values():
             port.close()
 

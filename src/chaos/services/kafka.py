@@ -118,7 +118,8 @@ class Kafka:
                     raise
 
     def release(self) -> None:
-        """End the leases of its ports."""
+        """End the leases of its ports, and the client, which would go on calling there."""
+        self.__dict__.pop("admin", None)
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
 

@@ -179,8 +179,8 @@ class Connection:
             self.link.recorder.reply(self.number, answer)
         self.proxy.send(Answered(time.time(), self.number, answer.number, answer.outcome, answer.evidence))
         if sent is not None:
-            if answer.outcome == "done":
-                self.proxy.points.done(sent.effect)
+            settle = self.proxy.points.done if answer.outcome == "done" else self.proxy.points.undone
+            settle(sent.effect)
             self.proxy.went_through(self.member, sent.points)
         if self.is_cut:
             self.lost_replies.append(f"{sent.point if sent else 'unknown'} ({answer.outcome})")
@@ -277,6 +277,8 @@ class Connection:
         if self.client.gone and self.server.gone and not self._reopen and self in self.member.connections:
             self.member.connections.discard(self)
             self.member.stirred += self.protocol.stirs
+            for sent in self.unanswered.values():
+                self.proxy.points.undone(sent.effect)
             self.link.connections -= 1
             if self._overdue is not None:
                 self._overdue.cancel()

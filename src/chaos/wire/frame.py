@@ -109,6 +109,7 @@ class Frame:
             connection.requests.sink_in()
         if not self._sent:
             self._proxy.send(Answered(time.time(), connection.number, self.effect.number, "lost"))
+            self._proxy.points.undone(self.effect)
         await connection.leave()
         if connection.doubts:
             raise NotPossible(f"the server may still carry it out: {', '.join(connection.doubts)}")
@@ -167,6 +168,7 @@ class Frame:
             self.connection.requests.act(step)
         connection = self.connection
         self._proxy.send(Answered(time.time(), connection.number, self.effect.number, "refused"))
+        self._proxy.points.undone(self.effect)
         self.did.append(f"refused with {error}")
 
     def note(self, what: str) -> None:

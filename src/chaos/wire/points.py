@@ -8,12 +8,12 @@ Counting happens at the request, when nothing of it has been let through; a repl
 What a frame is about:
 
 - Keys that it holds, as text or as the bytes of a UUID.
-- *Kin*: an id that the system made and whose first frame holds exactly one key of the workload's, as the transaction
-  does that accepts an order under the client's key. From that frame on it stands for the key, so an effect has its name
-  also when it is faster than the reply that tells the client of the id. What stands beside several keys in frames of
-  the same kind (a tenant, a product) is no kin of any.
-- A commit of offsets holds no key. It is about the records between the group's last commit and this one, whose keys
-  were seen when a client was given them. One that covers nothing new is about nothing.
+- *Kin*: an id that the system made and that first stands in a frame, or in a record that a client is given, beside
+  exactly one key or its kin, as in the transaction that accepts an order under the client's key. From there on it
+  stands for the key, so an effect has its name also when it is faster than the reply that tells the client of the id.
+  What stands beside several keys in frames of the same kind (a tenant, a product) is no kin of any.
+- A commit of offsets holds no key. It is about the records between the last one that the group has asked for, if that
+  is not lost, and this one; their keys were seen when a client was given them. One with nothing new is about nothing.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Points:
         self._common: set[uuid.UUID] = set()  # ids that are nobody's kin
         self._given: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # by partition: offset and alias
         self._committed: dict[tuple[str, str], int] = {}  # by group and partition; outlives the arming
+        self._asked: dict[tuple[str, str], int] = {}  # what is being committed
         self._pending: defaultdict[bytes, dict[tuple[str, str], int]] = defaultdict(dict)  # by transaction; likewise
 
     def arm(self, faults: Iterable[ArmedFault]) -> None:
@@ -117,6 +118,7 @@ class Points:
 
     def enlist(self, role: str, generation: int) -> None:
         """A process of `role` is about to start; so many of them have been killed since the counting began."""
+        self._asked.clear()  # what a dead one asked for and was not answered
         self._generations[role] = generation
 
     def name(self, key: str, alias: str) -> None:
@@ -133,7 +135,7 @@ class Points:
         """Clients are about to be given these records: partition, offset, contents."""
         for partition, offset, data in records:
             known = self._given[partition]
-            aliases = self._in_order(self._keys.within(data) | self._kin_texts.within(data))
+            aliases = self._found(("given", partition.partition("/")[0]), (data,))
             known += [(offset, alias) for alias in aliases if (offset, alias) not in known]
 
     def arrived(self, role: str, effect: Effect) -> tuple[tuple[str, ...], list[int]]:
@@ -156,8 +158,14 @@ class Points:
     def repeats(self, effect: Effect) -> bool:
         """Whether it commits offsets and none that is new."""
         covered = list(_offsets(effect.evidence))
-        known = (self._committed.get((group, partition), -1) >= offset for group, partition, offset in covered)
+        places = [((group, partition), offset) for group, partition, offset in covered]
+        known = (max(self._committed.get(at, -1), self._asked.get(at, -1)) >= offset for at, offset in places)
         return bool(covered) and all(known)
+
+    def undone(self, effect: Effect) -> None:
+        """The server has not carried it out, or nobody knows: who commits these offsets again does something new."""
+        for group, partition, _ in _offsets(effect.evidence):
+            self._asked.pop((group, partition), None)
 
     def done(self, effect: Effect) -> None:
         """The server has carried out an effect; offsets in a transaction are committed when that is."""
@@ -169,44 +177,51 @@ class Points:
             case "kafka.commit_transaction":
                 self._committed |= self._pending.pop(effect.contents[0], {})
             case "kafka.abort_transaction":
-                self._pending.pop(effect.contents[0], None)
+                for place in self._pending.pop(effect.contents[0], {}):
+                    self._asked.pop(place, None)
             case _:
                 self._committed |= offsets
 
     def _about(self, role: str, effect: Effect) -> list[str]:
         covered = list(_offsets(effect.evidence))
-        if covered:
-            found = [
-                alias
-                for group, partition, end in covered
-                for offset, alias in self._given.get(partition, ())
-                if self._committed.get((group, partition), 0) <= offset < end
-            ]
-            return list(dict.fromkeys(found))
-        text = b"\0\n\0".join(effect.contents)  # nothing is found that reaches from one piece into the next
-        beside = self._keys.within(text)
-        if len(beside) == 1 and len(text) <= _LONGEST:
-            self._learn((role, effect.site), effect.contents, text, beside)
-        return self._in_order(beside | self._kin_texts.within(text))
+        if not covered:
+            return self._found((role, effect.site), effect.contents)
+        found = []
+        for group, partition, end in covered:
+            place = group, partition
+            begin = max(self._committed.get(place, 0), self._asked.get(place, 0))
+            found += [alias for offset, alias in self._given.get(partition, ()) if begin <= offset < end]
+            self._asked[place] = max(begin, end)
+        return list(dict.fromkeys(found))
 
-    def _in_order(self, aliases: set[str]) -> list[str]:
-        return sorted(aliases, key=self._aliases.__getitem__)
+    def _found(self, frame: tuple[str, str], contents: tuple[bytes, ...]) -> list[str]:
+        """The aliases of what a frame of this kind holds; what it teaches is learnt."""
+        text = b"\0\n\0".join(contents)  # nothing is found that reaches from one piece into the next
+        named = self._keys.within(text)
+        if (named or self._kin_texts.within(text)) and len(text) <= _LONGEST:
+            self._learn(frame, contents, named)
+        return sorted(named | self._kin_texts.within(text), key=self._aliases.__getitem__)
 
-    def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...], text: bytes, beside: set[str]) -> None:
-        """Note what stands in this frame beside one key alone; forget what did so beside another one."""
-        [alias] = beside
+    def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...], named: set[str]) -> None:
+        """Note what stands in this frame beside one key alone; forget what did so beside another one.
+
+        What was learnt in frames of this kind is no word on whom this one is about: it may be common to all of them.
+        """
         made = {found for piece in contents for found in _ids(piece)} - self._common
-        for one in [one for one in made & self._kin.keys() if self._kin[one].alias != alias]:
-            if self._kin[one].learned == frame:
-                self._common.add(one)
-                del self._kin[one]
-                for spelling in _spellings(str(one)):
-                    self._kin_texts.discard(spelling)
-        if self._kin_texts.within(text) <= beside:
-            for one in made - self._kin.keys() - self._common:
-                self._kin[one] = _Kin(alias, frame)
-                for spelling in _spellings(str(one)):
-                    self._kin_texts[spelling] = alias
+        kin = {one: self._kin[one] for one in made & self._kin.keys()}
+        sure = named | {one.alias for one in kin.values() if one.learned != frame}
+        if len(sure) != 1:
+            return
+        [alias] = sure
+        for one in [one for one, known in kin.items() if known.alias != alias]:
+            self._common.add(one)
+            del self._kin[one]
+            for spelling in _spellings(str(one)):
+                self._kin_texts.discard(spelling)
+        for one in made - self._kin.keys() - self._common:
+            self._kin[one] = _Kin(alias, frame)
+            for spelling in _spellings(str(one)):
+                self._kin_texts[spelling] = alias
 
 
 def alikes(points: tuple[str, ...]) -> tuple[str, ...]:

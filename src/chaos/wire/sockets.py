@@ -41,12 +41,12 @@ def family(pid: int) -> Iterator[int]:
 
 def owners(pid: int, link_ports: Collection[int]) -> dict[int, int]:
     """By local port, which process, of `pid` and its descendants, has a connection to one of the links' ports."""
-    rows = {row.inode: row for row in _table(pid, link_ports)}
+    rows = {row.inode: row for row in _table(pid).values() if row.to in link_ports}
     return {rows[inode].port: one for one in family(pid) for inode in _sockets(one) & rows.keys()}
 
 
 class Watch:
-    """Who has gone around the wire. What a socket was found to be it stays, so each is looked up once."""
+    """Who has gone around the wire. What a socket is connected to it stays so, so each is looked up once."""
 
     def __init__(self) -> None:
         self._innocent: dict[int, set[str]] = {}  # sockets by process
@@ -58,7 +58,7 @@ class Watch:
             self._addresses = frozenset(addresses)
             self._innocent.clear()
         self._innocent = {pid: known for pid, known in self._innocent.items() if pid in pids}
-        ports, tables = {port for _, port in addresses}, dict[str, dict[str, _Row]]()
+        tables = dict[str, dict[str, _Row]]()
         found: dict[int, set[str]] = {}
         for pid in pids:
             held = {inode for one in family(pid) for inode in _sockets(one)}
@@ -66,10 +66,12 @@ class Watch:
                 continue
             space = _namespace(pid)
             if space not in tables:
-                tables[space] = {row.inode: row for row in _table(pid, ports) if (row.host, row.to) in addresses}
-            met = held & tables[space].keys()
-            self._innocent[pid] = held - met
-            found |= {pid: {f"{tables[space][one].host}:{tables[space][one].to}" for one in met}} if met else {}
+                tables[space] = _table(pid)
+            rows = {inode: tables[space][inode] for inode in held & tables[space].keys()}
+            met = {inode for inode, row in rows.items() if (row.host, row.to) in addresses}
+            # One that is in no table is not connected yet, and is looked up again.
+            self._innocent[pid] = (rows.keys() - met) | (held & _local(pid))
+            found |= {pid: {f"{rows[one].host}:{rows[one].to}" for one in met}} if met else {}
         return found
 
 
@@ -80,16 +82,24 @@ def _namespace(pid: int) -> str:
     return ""
 
 
-def _table(pid: int, ports: Collection[int]) -> Iterator[_Row]:
-    """The connections to one of these ports in the network namespace of a process, but for those that are over."""
-    wanted = {f"{port:04X}" for port in ports}
+def _table(pid: int) -> dict[str, _Row]:
+    """The connections in the network namespace of a process, by inode, but for those that are over."""
+    rows = {}
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in (_PROC / str(pid) / "net" / name).read_text(encoding="ascii").splitlines()[1:]:
-                _, own, other, state, *rest = line.split(maxsplit=10)  # a thousand that are over may be waiting here
-                if other[-4:] in wanted and state != _TIME_WAIT:
-                    host, to = _address(other)
-                    yield _Row(_address(own)[1], host, to, rest[5])
+                _, own, other, state, *rest = line.split(maxsplit=10)
+                if state != _TIME_WAIT:  # a thousand of them may be waiting here
+                    rows[rest[5]] = _Row(_address(own)[1], *_address(other), rest[5])
+    return rows
+
+
+def _local(pid: int) -> set[str]:
+    """The inodes of all unix sockets."""
+    with contextlib.suppress(OSError):
+        lines = (_PROC / str(pid) / "net" / "unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+        return {line.split(maxsplit=7)[6] for line in lines}
+    return set()
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -91,6 +91,15 @@ def test_no_kin_in_a_batch(points: Points) -> None:
     assert arrive(points, "w", "postgres.commit", ORDER) == ["w~0/postgres.commit[key-2]#1"]
 
 
+def test_kin_of_kin(points: Points) -> None:
+    """What stands beside an id that is kin of a key alone, in a frame or in a record of a batch, is kin of it too."""
+    arrive(points, "api", "postgres.commit", "client-key-a", ORDER)
+    points.given([("t/0", 1, f"{ORDER} {OTHER}".encode())])
+    assert arrive(points, "w", "postgres.write", OTHER) == ["w~0/postgres.write[key-1]#1"]
+    arrive(points, "w", "http.post", OTHER, TENANT)
+    assert arrive(points, "w", "postgres.commit", TENANT) == ["w~0/postgres.commit[key-1]#1"]
+
+
 def test_what_is_common_is_no_kin(points: Points) -> None:
     """An id that stands beside several keys in frames of one kind is forgotten, and not learnt again."""
     arrive(points, "api", "postgres.commit", "client-key-a", ORDER, TENANT)
@@ -129,6 +138,18 @@ def test_commit_of_offsets_that_was_lost(points: Points) -> None:
     ]
 
 
+def test_commits_of_offsets_in_flight(points: Points) -> None:
+    """What is being committed already is committed again, until that is lost or refused."""
+    points.given([("t/0", 4, b"client-key-a")])
+    commit = effect("kafka.offset_commit", evidence=("offset:g:t/0:5",))
+    assert points.arrived("w", commit)[0][1:] == ("w~0/kafka.offset_commit[key-1]#1",)
+    assert points.repeats(commit)
+    assert points.arrived("w", commit)[0][1:] == ()
+    points.undone(commit)
+    assert not points.repeats(commit)
+    assert points.arrived("w", commit)[0][1:] == ("w~0/kafka.offset_commit[key-1]#2",)
+
+
 @pytest.mark.parametrize(("end", "again"), [("commit", []), ("abort", ["w~0/kafka.offset_commit[key-1]#1"])])
 def test_commit_of_offsets_in_a_transaction(points: Points, end: str, again: list[str]) -> None:
     """Offsets that a transaction commits are committed when it is, and never when it is aborted."""
@@ -136,10 +157,9 @@ def test_commit_of_offsets_in_a_transaction(points: Points, end: str, again: lis
     commit = effect("kafka.txn_offset_commit", "g", "relay", evidence=("offset:g:t/0:5",))
     assert points.arrived("w", commit)[0][1:] == ("w~0/kafka.txn_offset_commit[key-1]#1",)
     points.done(commit)
-    assert not points.repeats(commit)
     points.done(effect(f"kafka.{end}_transaction", "relay"))
-    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == again
     assert points.repeats(commit) == (end == "commit")
+    assert arrive(points, "w", "kafka.offset_commit", evidence=("offset:g:t/0:5",)) == again
 
 
 def test_fault_is_due_once(points: Points) -> None:

@@ -21,6 +21,7 @@ from chaos.faults import registered
 from chaos.services.ports import lease_port
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import client, messages
+from chaos.wire.sockets import Watch
 from tests.chaos.wire import exact_workers, wire_workers
 from tests.chaos.wire.rig import Rig
 
@@ -291,3 +292,14 @@ def test_no_fault_without_its_body(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 assert end.recv(1000).startswith(b"HTTP/1.1 201")
                 assert rig.failed() == "it did nothing"
     assert os.environ.get("ONECHARGE_WIRE") is None
+
+
+def test_socket_that_connects_later() -> None:
+    """A socket that was open and not connected when it was looked at is looked at again."""
+    watch = Watch()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        address = server.getsockname()
+        assert watch.around({os.getpid()}, {address}) == {}
+        client.connect(address)
+        assert watch.around({os.getpid()}, {address}) == {os.getpid(): {f"127.0.0.1:{address[1]}"}}
+        assert watch.around({os.getpid()}, {("127.0.0.1", 1)}) == {}
