@@ -157,6 +157,7 @@ class Connection:
     def let_through(self, effect: Effect, points: tuple[str, ...]) -> None:
         """Send the effect on."""
         self.unanswered[effect.number] = _Sent(points, effect)
+        self.proxy.points.sent(effect)
         if self.link.recorder is not None:
             self.link.recorder.request(self.number, self.member.label, effect)
         self.server.write(effect.data)

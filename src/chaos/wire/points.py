@@ -162,6 +162,11 @@ class Points:
         known = (max(self._committed.get(at, -1), self._asked.get(at, -1)) >= offset for at, offset in places)
         return bool(covered) and all(known)
 
+    def sent(self, effect: Effect) -> None:
+        """It is let through: who commits these offsets again, meanwhile, does nothing new."""
+        for group, partition, offset in _offsets(effect.evidence):
+            self._asked[group, partition] = max(self._asked.get((group, partition), 0), offset)
+
     def undone(self, effect: Effect) -> None:
         """The server has not carried it out, or nobody knows: who commits these offsets again does something new."""
         for group, partition, _ in _offsets(effect.evidence):
@@ -191,7 +196,6 @@ class Points:
             place = group, partition
             begin = max(self._committed.get(place, 0), self._asked.get(place, 0))
             found += [alias for offset, alias in self._given.get(partition, ()) if begin <= offset < end]
-            self._asked[place] = max(begin, end)
         return list(dict.fromkeys(found))
 
     def _found(self, frame: tuple[str, str], contents: tuple[bytes, ...]) -> list[str]:

@@ -139,10 +139,12 @@ def test_commit_of_offsets_that_was_lost(points: Points) -> None:
 
 
 def test_commits_of_offsets_in_flight(points: Points) -> None:
-    """What is being committed already is committed again, until that is lost or refused."""
+    """What was let through is being committed, and is a repeat until that is lost or refused; what is held is not."""
     points.given([("t/0", 4, b"client-key-a")])
     commit = effect("kafka.offset_commit", evidence=("offset:g:t/0:5",))
     assert points.arrived("w", commit)[0][1:] == ("w~0/kafka.offset_commit[key-1]#1",)
+    assert not points.repeats(commit)
+    points.sent(commit)
     assert points.repeats(commit)
     assert points.arrived("w", commit)[0][1:] == ()
     points.undone(commit)
