@@ -147,6 +147,6 @@ TWINS = {
         LOST,
         ("payment/http.post#1:crash-late=2",),
         only=("payment/http.post",),
-        faults=("crash-before", "crash-late=2", "lose-reply"),  # it takes a while until the group is rebalanced
+        faults=("crash-late=2", "lose-reply"),  # it takes a while until the group is rebalanced
     ),
 }
