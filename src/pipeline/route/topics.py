@@ -41,11 +41,15 @@ def producer_config(settings: Kafka) -> Config:
 
 def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     """For a member of `group` (its full name) that commits an offset only after the effect is durable."""
+    heartbeat_ms = max(settings.session_timeout_ms // 10, 10)
     config = _client_config(settings) | {
         "group.id": group,
         "group.protocol": "classic",  # lets a killed static member return at once; KIP-848 refuses it
         "session.timeout.ms": settings.session_timeout_ms,
-        "heartbeat.interval.ms": max(settings.session_timeout_ms // 10, 10),  # members learn of a rebalance by it
+        "heartbeat.interval.ms": heartbeat_ms,  # members learn of a rebalance by it
+        # librdkafka has no timer for heartbeats: they go out when its main thread wakes for something else, which in a
+        # quiet group is once a second. This wakes it in time for a session shorter than that.
+        "topic.metadata.refresh.interval.ms": heartbeat_ms,
         "auto.offset.reset": "earliest",  # the default, latest, skips what was published before a group's first start
         "enable.auto.commit": False,  # the clock knows nothing about our effects
         "enable.auto.offset.store": False,  # likewise: an offset counts when we say so, not when it was handed to us
