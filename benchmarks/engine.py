@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FAULTS = ("crash-before", "crash-after", "lose-request", "lose-reply")
 LOOP = 40
+PAUSE_S = 0.02
 
 
 def one_order(run: Run) -> None:
@@ -82,12 +83,16 @@ def per_minute(session: Session, seconds: float) -> float:
 def loop(system: System, count: int) -> tuple[float, float]:
     """The fault-free loop, an order at a time: seconds of a drill, judged; of an order, until it is charged.
 
-    Both are medians.
+    Both are medians. An order is placed at a random moment of the relay's interval, which would otherwise be in step
+    with the drills for many of them.
     """
     [ledger] = system.ledgers
     charged = []
+    pauses = [0.0]
 
     def workload(run: Run) -> None:
+        pauses.append(random.uniform(0, PAUSE_S))
+        time.sleep(pauses[-1])
         began = time.perf_counter()
         place_orders(run, 1)
         while not ledger.of(run.keys[-1]):
@@ -99,7 +104,7 @@ def loop(system: System, count: int) -> tuple[float, float]:
     for _ in range(count):
         began = time.perf_counter()
         verdict = system.drill(report=False)
-        drills.append(time.perf_counter() - began)
+        drills.append(time.perf_counter() - began - pauses[-1])
         if verdict.violations or len(verdict.keys) != 1:
             sys.exit(verdict.story()[:2000])
     return statistics.median(drills), statistics.median(charged)

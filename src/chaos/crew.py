@@ -107,7 +107,7 @@ class Crew:
     """See the module's docstring. Use it as a context manager; leaving it kills them all."""
 
     def __init__(self, lane: Lane, workers: Sequence[Worker]) -> None:
-        self._last_arrival = time.monotonic()
+        self._last_arrival = time.time()
         self._happened = 0
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
@@ -183,7 +183,7 @@ class Crew:
         not be counted in the next. Some worker may arrive somewhere by the clock and never rest: that is no such one.
         """
         deadline = Deadline(_RESTLESS_S)
-        while (left := self._last_arrival + _QUIET_S - time.monotonic()) > 0 and not deadline.passed:
+        while (left := self._last_arrival + _QUIET_S - time.time()) > 0 and not deadline.passed:
             self._lane.supervisor.wait_for(lambda: False, Deadline(left))
 
     @contextlib.contextmanager
@@ -227,7 +227,7 @@ class Crew:
                 return True  # a trusted worker, one that is just starting up, or the last words of a dead one
             if member.doomed:
                 return False
-            self._last_arrival = time.monotonic()
+            self._last_arrival = time.time()
             armed = self._armed
             fault = armed.arrived(member, self._generation(member.worker), site) if armed is not None else None
             if armed is None or fault is None:
@@ -254,7 +254,7 @@ class Crew:
             elif armed is None:
                 return
             elif isinstance(event, messages.Seen):
-                self._last_arrival = time.monotonic()
+                self._last_arrival = event.at
                 armed.seen(event)
             elif isinstance(event, messages.Answered):
                 armed.answered(event)

@@ -54,7 +54,7 @@ class Connection:
 
     def __init__(self, proxy: Proxy, link: Link, member: Member, number: int) -> None:
         self.proxy, self.link, self.member, self.number = proxy, link, member, number
-        self.protocol = link.make()
+        self.protocol = link.make(self.unawaited)
         self.client, self.server = End(self), End(self)
         self.requests = Flow(self.client, self.server, self.protocol.requests)
         self.replies = Flow(self.server, self.client, self.protocol.replies)
@@ -66,6 +66,7 @@ class Connection:
         self.client.out = self.server.into = self.requests
         self.server.out = self.client.into = self.replies
         self.requests.held = True  # until the server is there
+        self.requests.corks = self.replies.corks = link.protocol == "postgres"  # the others say a frame in one piece
         self.client_port = 0
         self.unanswered: dict[int, _Sent] = {}  # by the effect's number
         self.lost_replies: list[str] = []
@@ -140,7 +141,15 @@ class Connection:
             self._trouble(cast("Raw | Astray", step))
         return not self.replies.held
 
+    def unawaited(self) -> bool:
+        """Whether no fault is about this worker: then what is found out about an effect of it need not delay it."""
+        return not self.proxy.points.concerns(self.member.role)
+
     def _effect(self, effect: Effect) -> None:
+        ahead = effect.ahead or self.unawaited()
+        if ahead and effect.data:
+            self.server.write(effect.data)
+            self.server.uncork()
         repeats = self.proxy.points.repeats(effect)
         points, due = self.proxy.points.arrived(self.member.role, effect)
         evidence = (f"http:{self.link.host}:{self.link.port}",) if self.link.protocol == "http" else effect.evidence
@@ -151,16 +160,17 @@ class Connection:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
         else:
-            self.let_through(effect, points)
+            self.let_through(effect, points, written=ahead)
         self.proxy.changed()
 
-    def let_through(self, effect: Effect, points: tuple[str, ...]) -> None:
-        """Send the effect on."""
+    def let_through(self, effect: Effect, points: tuple[str, ...], *, written: bool = False) -> None:
+        """Send the effect on, unless that was done."""
         self.unanswered[effect.number] = _Sent(points, effect)
         self.proxy.points.sent(effect)
         if self.link.recorder is not None:
             self.link.recorder.request(self.number, self.member.label, effect)
-        self.server.write(effect.data)
+        if not written:
+            self.server.write(effect.data)
 
     def _delivered(self, number: int) -> None:
         sent = self.unanswered.get(number)
@@ -258,8 +268,8 @@ class Connection:
     def _requests_end(self) -> None:
         if self.client.gone or self.replies.finished:
             self.server.close()
-        elif self.server.transport is not None and not self.server.gone:
-            self.server.transport.write_eof()
+        else:
+            self.server.write_eof()
         if self.replies.finished:
             self.client.close()
 
@@ -268,8 +278,8 @@ class Connection:
             return
         if self.server.gone or self.requests.finished:
             self.client.close()
-        elif self.client.transport is not None and not self.client.gone:
-            self.client.transport.write_eof()
+        else:
+            self.client.write_eof()
         if self.requests.finished or self.is_cut:
             self.server.close()
 
@@ -332,8 +342,8 @@ class Connection:
                 await self.proxy.until(self._server_ended, _DRAIN_S)
         elif self._forwarded and not half and not self._server_ended():
             # Nobody answers it, so only the server's own end says that it has read it.
-            if not self.requests.finished and self.server.transport is not None:
-                self.server.transport.write_eof()
+            if not self.requests.finished:
+                self.server.write_eof()
             await self.proxy.until(self._server_ended, _DRAIN_S)
         if not self._server_ended():
             self.doubts += [f"{sent.point} was not answered" for sent in self.unanswered.values() if sent.whole]

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from chaos.wire.messages import (
+    Answered,
     Arm,
     Bury,
     Carried,
+    Closed,
     Command,
     Count,
     Cut,
@@ -25,7 +27,9 @@ from chaos.wire.messages import (
     Enlist,
     Look,
     Name,
+    Opened,
     OpenLink,
+    Seen,
     Started,
     decode_command,
     encode,
@@ -39,8 +43,15 @@ if TYPE_CHECKING:
 SOCKET_VARIABLE = "ONECHARGE_WIRE"
 
 
+_REPORTS = (Seen, Answered, Opened, Closed)
+_REPORT_S = 0.006
+
+
 class Conversation(asyncio.Protocol):
-    """Commands in, answers and events out; events of one turn of the loop are sent together."""
+    """Commands in, answers and events out. What is only reported goes out with others, a moment later.
+
+    Each time that it is woken the test process takes time which, on a small machine, the workers would have had.
+    """
 
     def __init__(self) -> None:
         self.over = asyncio.get_running_loop().create_future()
@@ -62,12 +73,16 @@ class Conversation(asyncio.Protocol):
             self.over.set_result(None)
 
     def send(self, event: Event) -> None:
-        """Send an event, soon."""
-        if not self._out:
+        """Send an event, in its turn: at once if somebody waits for it."""
+        if not isinstance(event, _REPORTS):
             asyncio.get_running_loop().call_soon(self._flush)
+        elif not self._out:
+            asyncio.get_running_loop().call_later(_REPORT_S, self._flush)
         self._out.append(encode(event))
 
     def _flush(self) -> None:
+        if not self._out:
+            return
         lines, self._out = self._out, []
         self._transport.write(b"\n".join([*lines, b""]))  # type: ignore[attr-defined]
 

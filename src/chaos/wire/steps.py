@@ -51,6 +51,8 @@ class Effect:
     ``txn:<id>``                             Kafka ends the transaction of the producer with this transactional id
     ``sent:<topic>/<n>:<count>``             Kafka may append so many records to a partition, and says nothing of it
     ======================================== ==========================================================================
+
+    One that went `ahead` has passed already, before it was read, as no fault could be due: there is no data then.
     """
 
     number: int
@@ -59,6 +61,7 @@ class Effect:
     data: bytes
     answered: bool = True
     evidence: tuple[str, ...] = ()
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the next `Pass` gives to the client and somebody looks for: a place in a log, an offset, and the record.
+    """What the last `Pass` gives to the client and somebody looks for: a place in a log, an offset, and the record.
 
-    It is said ahead of that `Pass` and carries copies: to leave it out changes nothing of what goes through.
+    It carries copies: to leave it out changes nothing of what goes through.
     """
 
     records: tuple[tuple[str, int, bytes], ...]

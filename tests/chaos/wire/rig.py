@@ -34,6 +34,7 @@ class Rig:
         self.events: list[messages.Event] = []
         self.processes: dict[str, Process] = {}
         self._orders: deque[messages.Order] = deque()
+        self._waiting = False
         self._incarnations: dict[str, int] = {}
         self.wire.hear = self._hear
 
@@ -57,6 +58,8 @@ class Rig:
 
     def all(self, kind: type[E]) -> list[E]:
         """The events of one kind since `arm`."""
+        if not self._waiting:  # reports come a moment late, but never later than the answer to a command
+            self.wire.do(messages.Count)
         return [event for event in list(self.events) if isinstance(event, kind)]
 
     def sites(self, worker: str = "") -> list[str]:
@@ -75,12 +78,16 @@ class Rig:
     def wait(self, what: str, look: Callable[[], T]) -> T:
         """Wait until `look` finds something, carrying out the wire's orders meanwhile."""
         supervisor, deadline = self.lane.supervisor, Deadline(WITHIN_S)
-        while not (found := look()):
-            if not supervisor.wait_for(lambda: bool(self._orders or look()), deadline):
-                raise deadline.missed(what, self.events[-5:], [process.log for process in self.processes.values()])
-            while self._orders:
-                self._carry_out(self._orders.popleft())
-        return found
+        self._waiting = True
+        try:
+            while not (found := look()):
+                if not supervisor.wait_for(lambda: bool(self._orders or look()), deadline):
+                    raise deadline.missed(what, self.events[-5:], [process.log for process in self.processes.values()])
+                while self._orders:
+                    self._carry_out(self._orders.popleft())
+            return found
+        finally:
+            self._waiting = False
 
     def disarm(self) -> None:
         """Break nothing more; what is still at work ends."""

@@ -68,13 +68,13 @@ def records(steps: list[Step]) -> list[tuple[str, int, bytes]]:
 
 @pytest.mark.parametrize("version", versions(1))
 def test_every_version(version: int) -> None:
-    """In each version, wanted records are said just before their reply, with partition, offset and contents."""
+    """In each version, wanted records are said just behind their reply, with partition, offset and contents."""
     protocol = Kafka(topics=TOPICS, wanted=order(3))
     more = {"aborted_transactions": [{}, {}], "node_endpoints": [{"host": "here"}]}
     answer = fetched(version, at(5), None, b"", at(100) + at(1 << 40), **more)
     steps = told(protocol, answer, version)
-    assert [type(step) for step in steps] == [Given, Pass, Pass]
-    assert steps[1] == Pass(answer)
+    assert [type(step) for step in steps] == [Pass, Given, Pass]
+    assert steps[0] == Pass(answer)
     wanted = [("t/3", 7), ("t/6", 102), ("t/6", (1 << 40) + 2)]
     assert [(where, offset) for where, offset, _ in records(steps)] == wanted
     assert {record for _, _, record in records(steps)} == {b"\0\0\4\x0eorder-3\x18paidpaidpaid\0"}
