@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+from typing import TYPE_CHECKING
 
-from pipeline.route.topics import consumer_config, full_name, producer_config
+import pytest
+from confluent_kafka import Consumer
+
+from chaos.waiting import Deadline, wait_until
+from pipeline.route.topics import ORDERS, consumer_config, full_name, producer_config
 from pipeline.settings import ConsumerSettings, Kafka
+
+if TYPE_CHECKING:
+    from chaos import Lane
 
 KAFKA = Kafka(kafka_bootstrap_servers="127.0.0.1:9092", namespace="")
 CONSUMER = ConsumerSettings(database_url="", kafka_bootstrap_servers="127.0.0.1:9092", group_instance_id=None)
@@ -38,6 +46,24 @@ def test_consumer() -> None:
     assert config["enable.auto.commit"] is False
     assert config["enable.auto.offset.store"] is False
     assert int(str(config["heartbeat.interval.ms"])) * 3 < int(str(config["session.timeout.ms"]))
+    assert config["topic.metadata.refresh.interval.ms"] == config["heartbeat.interval.ms"]
+
+
+def test_a_quiet_member_stays(lane: Lane, namespace: str) -> None:
+    """A member with a session shorter than librdkafka's clock keeps its partitions while nothing happens."""
+    settings = CONSUMER.model_copy(update={"kafka_bootstrap_servers": lane.kafka, "session_timeout_ms": 500})
+    consumer, ended = Consumer(consumer_config(settings, f"{namespace}.quiet")), []
+
+    def gone(*_: object) -> None:
+        ended.append(True)
+
+    with contextlib.closing(consumer):
+        consumer.subscribe([f"{namespace}.{ORDERS}"], on_revoke=gone, on_lost=gone)
+        wait_until("an assignment", lambda: consumer.poll(0.05) or consumer.assignment(), Deadline(20))
+        quiet = Deadline(2.5)
+        while not quiet.passed:
+            consumer.poll(0.05)
+        assert not ended
 
 
 def test_membership_is_static_only_on_request() -> None:
