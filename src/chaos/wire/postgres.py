@@ -57,7 +57,7 @@ from chaos.wire.postgres_queries import Queries
 from chaos.wire.postgres_session import Expected, NotUnderstood
 from chaos.wire.postgres_sql import Statement, statements
 from chaos.wire.postgres_texts import AT_ONCE, COMMITS
-from chaos.wire.postgres_transaction import LIMIT, UNSURE, changes, may_write
+from chaos.wire.postgres_transaction import LIMIT, UNSURE, may_write
 from chaos.wire.postgres_units import Over
 from chaos.wire.steps import Delivered, Drop, Pass, Raw, Reply
 
@@ -292,7 +292,6 @@ class Postgres(Queries):
             yield from self._at_once(statement, expect)
         else:
             self._executed = self._executed or may_write(statement)
-            self._changed = self._changed or (changes(statement) and not self._transaction.asked.assigned)
             made = expect()
             self._copy = made if statement.kind == "copy in" else self._copy
             self._pass()

@@ -147,8 +147,6 @@ class Queries(Units):
                 if not self._went_on():
                     yield Delivered(number)
                     return
-        elif self._changed and session.predicted == b"T" and not session.skipping:
-            yield from self._inquire_ahead()
         sync = Expected("sync", number=number)
         if inserted:
             yield from self._insert(inserted, sync)

@@ -24,7 +24,6 @@ INERT: Final[frozenset[Kind]] = frozenset(
 )
 _DIGITS: Final = 20  # of an id of 64 bits
 _ENDS: Final = frozenset(("commit", "rollback", "prepare transaction"))
-_CHANGES: Final = frozenset((b"insert", b"update", b"delete"))
 _COUNTED: Final = frozenset((b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY"))
 
 
@@ -36,11 +35,6 @@ def reads(statement: Statement) -> bool:
 def may_write(statement: Statement) -> bool:
     """Whether something may be left of it if it is committed."""
     return statement.kind not in INERT and not reads(statement)
-
-
-def changes(statement: Statement) -> bool:
-    """Whether it is a change of rows by itself, as nearly all are."""
-    return statement.text[:6].lower() in _CHANGES
 
 
 def _wrote(statement: Statement, tag: bytes) -> bool:
@@ -96,7 +90,6 @@ class Transaction:
     room: int = LIMIT
     read: bytearray = field(default_factory=bytearray)  # in one piece, as it comes in pieces that end anywhere
     copied: bytearray = field(default_factory=bytearray)  # likewise
-    asked: Ask = field(default_factory=Ask)  # ahead of its end
 
     def remember(self, *pieces: bytes) -> None:
         """Where keys will be looked for, as long as there is room."""
@@ -124,7 +117,7 @@ class Transaction:
         """A statement is complete."""
         kind, name, top = statement.kind, statement.name, self.levels[-1]
         if kind in _ENDS:
-            self.levels, self.asked = [_Level(b"")], Ask()
+            self.levels = [_Level(b"")]
         elif kind == "savepoint":
             self.levels.append(_Level(name))
         elif kind in {"rollback to", "release"}:

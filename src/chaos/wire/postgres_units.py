@@ -47,7 +47,6 @@ class Units:
         self._answer = Ask()
         self._transaction = self._session.transaction
         self._executed = False  # anything that may have written, since the last Sync
-        self._changed = False  # by a statement which has surely taken its snapshot, and nobody has asked since
         self._copied = False
         self._open = False  # a batch of the extended protocol has begun, and no Sync ended it
         self._holds: Holds = ""
@@ -57,7 +56,7 @@ class Units:
     def _begin_unit(self) -> None:
         """A transaction may begin here."""
         self._transaction = self._session.transaction = Transaction()
-        self._executed = self._copied = self._changed = False
+        self._executed = self._copied = False
 
     # -- passing -------------------------------------------------------------------------------------------------
 
@@ -107,26 +106,9 @@ class Units:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def _inquire_ahead(self) -> Iterator[Step]:
-        """Put the question together with a change in a block, so that its COMMIT need not wait for the answer.
-
-        What has an id keeps it. There is a snapshot already, so one more query changes nothing for those behind it.
-        """
-        self._changed = False
-        self._transaction.asked = question = Ask()
-        yield from self._insert(*self._question(question))
-
-    def _question(self, question: Ask) -> tuple[bytes, *tuple[Expected, ...]]:
-        self._asked += 1
-        return (ask(self._asked), *(Expected(of, drop=True, ask=question) for of in _ASKED))
-
     def _inquire(self, closing: bytes) -> Iterator[Step]:
         """Put the question, and wait for the answer; whether to commit is an effect is `_has_written` then."""
         session, question = self._session, Ask(alone=closing == SYNC)
-        asked = self._transaction.asked
-        if asked.assigned and session.status == session.predicted == b"T" and not session.expected:
-            self._answer = asked
-            return
         self._answer = question
         if session.skipping:
             question.assigned = False
@@ -135,9 +117,10 @@ class Units:
             yield from self._settled(all_of_it=True)
             question.assigned = True
             return
+        self._asked += 1
         ends = [Expected("sync", drop=True)] if closing == SYNC else []
-        asking, *parts = self._question(question)
-        yield from self._insert(asking + closing, *parts, *ends)
+        asked = [Expected(of, drop=True, ask=question) for of in _ASKED]
+        yield from self._insert(ask(self._asked) + closing, *asked, *ends)
         while question.assigned is None or (ends and ends[0] in session.expected):
             yield from self._wait()
 

@@ -42,21 +42,6 @@ def test_pieces(sent: list[bytes], seed: int) -> None:
     assert whole.protocol.outstanding == 0
 
 
-def test_a_block_is_asked_ahead() -> None:
-    """A COMMIT waits for no answer where a change in its block has shown that the transaction has an id."""
-    played = play(run("BEGIN") + S, run(ADD) + S, run(ADD) + S, query("COMMIT"))
-    assert [one.site for one in played.effects] == ["postgres.commit"]
-    assert not [step for _, step in played.steps if isinstance(step, Wait)]
-    assert played.server.asked == 1
-
-
-def test_what_was_asked_ahead_ends_with_its_transaction() -> None:
-    """A chained transaction has no id of the one before it; a block that has failed since is asked again."""
-    chained = play(run("BEGIN") + S, run(ADD) + S, query("ROLLBACK AND CHAIN"), query("COMMIT"))
-    failed = play(run("BEGIN") + S, run(ADD) + S, query("FAIL"), query("COMMIT"))
-    assert (chained.effects, failed.effects) == ([], [])
-
-
 NOISE = st.lists(st.binary(max_size=40))
 
 
