@@ -176,6 +176,10 @@ class Crew:
         before = self._happened
         self._lane.supervisor.wait_for(lambda: self._happened != before, Deadline(seconds))
 
+    def hear_out(self) -> None:
+        """Return when all that the wire has seen until now was told."""
+        self._lane.links.wire.do(messages.Count)
+
     def rest(self) -> None:
         """Return when no worker has arrived anywhere for a moment.
 
@@ -184,7 +188,7 @@ class Crew:
         """
         deadline = Deadline(_RESTLESS_S)
         while (left := self._last_arrival + _QUIET_S - time.time()) > 0 and not deadline.passed:
-            self._lane.supervisor.wait_for(lambda: False, Deadline(left))
+            self._lane.supervisor.wait_for(lambda: False, Deadline(min(left, deadline.left)))
 
     @contextlib.contextmanager
     def armed(self, schedule: Schedule) -> Iterator[Armed]:
@@ -254,8 +258,9 @@ class Crew:
             elif armed is None:
                 return
             elif isinstance(event, messages.Seen):
-                self._last_arrival = event.at
-                armed.seen(event)
+                self._last_arrival = max(self._last_arrival, event.at)
+                if event.at >= armed.history[0].at:  # it may be told a moment later, and be of the drill before
+                    armed.seen(event)
             elif isinstance(event, messages.Answered):
                 armed.answered(event)
             elif isinstance(event, messages.Closed):

@@ -237,7 +237,7 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
             verdict.reasons.append(f"{type(error).__name__}: {error}")
     verdict.keys = tuple(run.keys)
     verdict.fired, verdict.not_reached, verdict.unfit = armed.fired, armed.not_reached, armed.unfit
-    verdict.history = armed.history
+    verdict.history = sorted(armed.history, key=lambda event: event.at)  # the wire tells of it a moment later
     verdict.logs = system.crew.logs
     if armed.failure is not verdict.error or armed.failure is None:
         verdict.reasons += armed.reasons()
@@ -260,17 +260,25 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
         fine = not armed.busy and not judge(system, keys, settled=True)
         reached = fine and armed.done
         if reached or looked.passed:
+            moved = armed.moves
             outstanding = system.outstanding()
             looked = Deadline(_LOOK_S)
-            if outstanding or moves != armed.moves or not quiet:
-                quiet, moves = 0.0 if outstanding else time.monotonic(), armed.moves
+            if outstanding or moves != moved or not quiet:
+                quiet, moves = 0.0 if outstanding else time.monotonic(), moved
             patience = 0.0 if reached else _LATE_S if fine and armed.late else system.grace
-            if quiet and time.monotonic() >= quiet + patience and not armed.busy:
+            over = quiet and time.monotonic() >= quiet + patience and not armed.busy
+            if over and _nothing_came(system, armed, moves):
                 return True
         if deadline.passed:
             what = system.outstanding() or "faults that have not fired, or effects in flight"
             raise deadline.missed("the system to settle", what, system.crew.logs)
         system.crew.wait(_LOOK_S)
+
+
+def _nothing_came(system: System, armed: Armed, moves: int) -> bool:
+    """Whether nothing has moved either of what the wire was about to tell."""
+    system.crew.hear_out()
+    return not armed.busy and armed.moves == moves
 
 
 def judge(system: System, keys: Sequence[str], *, settled: bool) -> list[Violation]:

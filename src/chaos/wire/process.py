@@ -44,7 +44,7 @@ SOCKET_VARIABLE = "ONECHARGE_WIRE"
 
 
 _REPORTS = (Seen, Answered, Opened, Closed)
-_REPORT_S = 0.006
+_REPORT_S = 0.002
 
 
 class Conversation(asyncio.Protocol):

@@ -34,12 +34,13 @@ class _Row(NamedTuple):
 def family(pid: int) -> Iterator[int]:
     """A process and all that descend from it."""
     yield pid
-    tasks = f"{_PROC}/{pid}/task/"
+    tasks, children = f"{_PROC}/{pid}/task/", list[bytes]()
     with contextlib.suppress(OSError):
         for task in os.listdir(tasks):  # noqa: PTH208 - a thread each, and some have many
-            with open(f"{tasks}{task}/children", "rb", buffering=0) as children:  # noqa: PTH123
-                for child in children.read().split():
-                    yield from family(int(child))
+            with contextlib.suppress(OSError), open(f"{tasks}{task}/children", "rb", buffering=0) as file:  # noqa: PTH123
+                children += file.read().split()
+    for child in children:
+        yield from family(int(child))
 
 
 def owners(pid: int, link_ports: Collection[int]) -> dict[int, int]:
