@@ -220,3 +220,30 @@ def test_no_slot_is_left(onecharge: Session) -> None:
         system.record()
         gone = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
         wait_until("the slot to be gone", lambda: system.lane.look(gone) == [(0,)], Deadline(10))
+
+
+def test_a_drill_is_over_when_the_wire_was_heard_out(onecharge: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the wire was about to tell when everything seemed to be done is waited for."""
+    with jobs(onecharge) as system:
+        system.drill().require_holds()
+        told: list[bool] = []
+        heard, outstanding = system.crew.hear_out, system.outstanding
+        asked: list[int] = []
+
+        def hear_out() -> None:
+            heard()
+            if not told:  # an effect about a key was on its way
+                armed = system.crew._armed
+                assert armed is not None
+                armed._moves += 1
+                told.append(True)
+
+        monkeypatch.setattr(system.crew, "hear_out", hear_out)
+
+        def look() -> str:
+            asked.append(len(told))
+            return outstanding()
+
+        monkeypatch.setattr(system, "outstanding", look)
+        system.drill().require_holds()
+    assert asked[-1] == len(told) == 1

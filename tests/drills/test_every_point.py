@@ -37,9 +37,11 @@ def test_every_point_of_dynamic_members(onecharge: Session) -> None:
 
 
 def test_healthy_order_of_effects(onecharge: Session) -> None:
-    """The order of effects in a healthy run gives nothing away, and names of points stay the same."""
+    """Effects and checkpoints are in the order of time, which gives nothing away; names of points stay the same."""
     with thin_pipeline(onecharge, replicas=2, partitions=4) as system:
         recordings = [system.record() for _ in range(5)]
+    for at in [[event.at for event in run.history] for recording in recordings for run in recording.runs]:
+        assert at == sorted(at)
     assert [recording.advice for recording in recordings] == [[]] * 5
     assert len({tuple(sorted(recording.points)) for recording in recordings}) == 1
     assert all(recording.reasons == () for recording in recordings)
