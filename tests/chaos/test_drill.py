@@ -19,9 +19,10 @@ from chaos import (
     nothing_lost,
     one_effect_per_key,
 )
-from chaos.history import Arrived
+from chaos.history import Arrived, Asked
 from chaos.schedule import Schedule
 from chaos.waiting import Deadline
+from chaos.wire import messages
 from tests.chaos import odd_workers
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ def test_arrivals_of_an_earlier_drill(onecharge: Session) -> None:
             verdict.require_holds()
             arrivals = [event for event in verdict.history if isinstance(event, Arrived)]
             assert arrivals[0].point == "w~0/w.taken#1"
+
+
+def test_effect_of_an_earlier_drill_that_is_told_late(onecharge: Session) -> None:
+    """What was on the wire before a drill began is not in its history, whenever the wire tells of it."""
+    with queue(onecharge, odd_workers.correct) as system, system.crew.armed(Schedule()) as armed:
+        began = armed.history[0].at
+        for at, effect in ((began - 0.001, 1), (began, 2)):
+            system.crew._heard(messages.Seen(at, 7, effect, ("w~0/postgres.write#1",), "w.0"))
+        assert [event.effect for event in armed.history if isinstance(event, Asked) and event.connection == 7] == [2]
 
 
 def test_nothing_of_a_held_worker_goes_on(onecharge: Session) -> None:
