@@ -54,7 +54,7 @@ class Connection:
 
     def __init__(self, proxy: Proxy, link: Link, member: Member, number: int) -> None:
         self.proxy, self.link, self.member, self.number = proxy, link, member, number
-        self.protocol = link.make(self.unawaited)
+        self.protocol = link.make()
         self.client, self.server = End(self), End(self)
         self.requests = Flow(self.client, self.server, self.protocol.requests)
         self.replies = Flow(self.server, self.client, self.protocol.replies)
@@ -66,7 +66,6 @@ class Connection:
         self.client.out = self.server.into = self.requests
         self.server.out = self.client.into = self.replies
         self.requests.held = True  # until the server is there
-        self.requests.corks = self.replies.corks = link.protocol == "postgres"  # the others say a frame in one piece
         self.client_port = 0
         self.unanswered: dict[int, _Sent] = {}  # by the effect's number
         self.lost_replies: list[str] = []
@@ -141,15 +140,7 @@ class Connection:
             self._trouble(cast("Raw | Astray", step))
         return not self.replies.held
 
-    def unawaited(self) -> bool:
-        """Whether no fault is about this worker: then what is found out about an effect of it need not delay it."""
-        return not self.proxy.points.concerns(self.member.role)
-
     def _effect(self, effect: Effect) -> None:
-        ahead = effect.ahead or self.unawaited()
-        if ahead and effect.data:
-            self.server.write(effect.data)
-            self.server.uncork()
         repeats = self.proxy.points.repeats(effect)
         points, due = self.proxy.points.arrived(self.member.role, effect)
         evidence = (f"http:{self.link.host}:{self.link.port}",) if self.link.protocol == "http" else effect.evidence
@@ -160,17 +151,16 @@ class Connection:
             self.requests.held = True
             self.frame = self.proxy.carry_out(self, effect, points, due)
         else:
-            self.let_through(effect, points, written=ahead)
+            self.let_through(effect, points)
         self.proxy.changed()
 
-    def let_through(self, effect: Effect, points: tuple[str, ...], *, written: bool = False) -> None:
-        """Send the effect on, unless that was done."""
+    def let_through(self, effect: Effect, points: tuple[str, ...]) -> None:
+        """Send the effect on."""
         self.unanswered[effect.number] = _Sent(points, effect)
         self.proxy.points.sent(effect)
         if self.link.recorder is not None:
             self.link.recorder.request(self.number, self.member.label, effect)
-        if not written:
-            self.server.write(effect.data)
+        self.server.write(effect.data)
 
     def _delivered(self, number: int) -> None:
         sent = self.unanswered.get(number)

@@ -32,8 +32,6 @@ class End(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.gone = False
         self.full = False
-        self._corked = False
-        self._written: list[bytes] = []
         self.out: Flow  # what it sends
         self.into: Flow  # what it is sent
 
@@ -69,39 +67,21 @@ class End(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send it something, if it is still there."""
         if data and not self.gone and self.transport is not None:
-            if self._corked:
-                self._written.append(data)
-            else:
-                self.transport.write(data)
-
-    def cork(self) -> None:
-        """What is written goes out in one piece, when it is uncorked: each piece would cost a call, and a wake-up."""
-        self._corked = True
-
-    def uncork(self) -> None:
-        """Send what was written."""
-        self._corked = False
-        if self._written:
-            data = self._written[0] if len(self._written) == 1 else b"".join(self._written)
-            self._written.clear()
-            self.write(data)
+            self.transport.write(data)
 
     def write_eof(self) -> None:
         """It is sent nothing more, and may still send."""
-        self.uncork()
         if self.transport is not None and not self.gone:
             self.transport.write_eof()
 
     def close(self) -> None:
         """Close it when it has been sent everything."""
-        self.uncork()
         if self.transport is not None:
             self.transport.close()
         self.gone = self.gone or self.transport is None
 
     def reset(self) -> None:
         """Close it so that the peer sees a reset; what is not sent yet never will be."""
-        self._written.clear()
         if self.transport is not None and not self.gone:
             own: Any = self.transport.get_extra_info("socket")
             own.setsockopt(1, 13, _RESET)  # SOL_SOCKET, SO_LINGER
@@ -115,7 +95,7 @@ class End(asyncio.Protocol):
             return 0
         own: Any = self.transport.get_extra_info("socket")
         [queued] = struct.unpack("i", fcntl.ioctl(own.fileno(), _SIOCOUTQNSD, b"\0" * 4))
-        return sum(map(len, self._written)) + self.transport.get_write_buffer_size() + int(queued)
+        return self.transport.get_write_buffer_size() + int(queued)
 
 
 def _nothing() -> None:
@@ -128,7 +108,6 @@ class Flow:
     def __init__(self, source: End, sink: End, tell: Callable[[bytes], Iterator[Step]]) -> None:
         self.source, self.sink = source, sink
         self.held = False
-        self.corks = False  # what comes of one piece goes out in one, as far as it may be
         self.finished = False  # the end of the stream was passed on
         self.other: Flow
         self.act: Callable[[Any], bool]  # carry out a step; false: ask for no more now
@@ -164,15 +143,12 @@ class Flow:
         if self._pumping:
             return
         self._pumping = moved = True
-        if self.corks:
-            self.sink.cork()
         try:
             while moved and not self.held:
                 moved = self._pump()
         except Exception as error:  # noqa: BLE001 - a protocol's own fault is told, and nothing of its connection counts
             self.failed(error)
         self._pumping = False
-        self.sink.uncork()
         if self._paused:
             self.throttle()
 

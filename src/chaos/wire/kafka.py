@@ -125,7 +125,6 @@ class Kafka:
     names of topics by their ids, as text: what this connection learns of them is put there, so that connections which
     share it know them all. `wanted` says whether a piece of a Fetch reply holds a key that somebody looks for: it is
     asked about each batch, then about each record of one that it wants. None: nobody looks, and nothing is read.
-    `unawaited` says whether no fault can be due: an effect passes then before it is read, and is said without its data.
 
     `not_understood` counts frames that passed though they might have been effects, have named brokers or held a wanted
     key, and batches whose records could not be read, by what they were.
@@ -136,14 +135,12 @@ class Kafka:
         fronts: Callable[[str, int], bool] = lambda _host, _port: True,
         topics: dict[bytes, bytes] | None = None,
         wanted: Wanted | None = None,
-        unawaited: Callable[[], bool] = lambda: False,
     ) -> None:
         self.not_understood: Counter[str] = Counter()
         self.stirs = 0
         self._fronts = fronts
         self._topics = {} if topics is None else topics
         self._wanted = wanted
-        self._unawaited = unawaited
         self._read_apis = _BROKERS.keys() if wanted is None else {*_BROKERS, FETCH}
         self._requests = _Direction(self._request_length, self._read_request)
         self._replies = _Direction(self._reply_length, self._read_reply)
@@ -281,9 +278,6 @@ class Kafka:
 
     def _read_request(self, frame: bytes) -> Iterator[Step]:
         _, api, version, correlation = _REQUEST.unpack_from(frame)
-        ahead = self._unawaited()
-        if ahead:
-            yield Pass(frame)
         try:
             body = read_request(api, version, frame)
             seen = EFFECTS[api](body)
@@ -294,8 +288,7 @@ class Kafka:
             self.stirs += api not in _ASKS
             if api != _PRODUCE:
                 self._await(correlation, _Awaited(api, version, 0))
-            if not ahead:
-                yield Pass(frame)
+            yield Pass(frame)
             return
         self.not_understood.update(seen.not_understood)
         self._number += 1
@@ -303,8 +296,7 @@ class Kafka:
         evidence = of_request(api, body, counts, self._topics)
         if seen.answered:
             self._await(correlation, _Awaited(api, version, number, counts))
-        data = b"" if ahead else frame
-        yield Effect(number, seen.site, seen.contents, data, seen.answered, evidence, ahead)
+        yield Effect(number, seen.site, seen.contents, frame, seen.answered, evidence)
         if self._refused != number and self._understands():
             yield Delivered(number)
 

@@ -86,7 +86,6 @@ class Points:
 
     def __init__(self) -> None:
         self._armed: dict[int, ArmedFault] = {}
-        self._concerned: set[str] = set()
         self._counts: Counter[tuple[str, int, str, str]] = Counter()
         self._generations: dict[str, int] = {}
         self._aliases: dict[str, int] = {}  # in the order in which they were told
@@ -102,7 +101,6 @@ class Points:
     def arm(self, faults: Iterable[ArmedFault]) -> None:
         """Count from the beginning, know no key, and wait for these faults."""
         self._armed = dict(enumerate(faults))
-        self._concerned = {fault.role for fault in self._armed.values()}
         for table in (
             self._counts,
             self._generations,
@@ -113,10 +111,6 @@ class Points:
             self._given,
         ):
             table.clear()
-
-    def concerns(self, role: str) -> bool:
-        """Whether a fault of the schedule that was armed last is about this role, be it over or not."""
-        return role in self._concerned
 
     def disarm(self) -> None:
         """Wait for no fault any more."""

@@ -81,11 +81,11 @@ class Link:
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self.accept)
 
-    def make(self, unawaited: Callable[[], bool]) -> WireProtocol:
+    def make(self) -> WireProtocol:
         """A protocol for one connection."""
         if self.protocol == "postgres":
             return Postgres()
-        return Http() if self.protocol == "http" else self._proxy.kafka(self.worker, unawaited)
+        return Http() if self.protocol == "http" else self._proxy.kafka(self.worker)
 
     def accept(self) -> None:
         """Take in everybody who has connected."""
@@ -144,14 +144,14 @@ class Proxy:
         member.connections.add(made)
         self._start(made.open(connection, port))
 
-    def kafka(self, worker: str, unawaited: Callable[[], bool]) -> Kafka:
+    def kafka(self, worker: str) -> Kafka:
         """The protocol of one of this worker's connections to Kafka."""
         ports = {link.listens for link in self.links if link.worker == worker and link.protocol == "kafka"}
 
         def fronts(host: str, port: int) -> bool:
             return host in {"127.0.0.1", "localhost"} and port in ports
 
-        return Kafka(fronts, self._topics, self.points.wanted, unawaited)
+        return Kafka(fronts, self._topics, self.points.wanted)
 
     def count(self) -> tuple[int, int]:
         """Connections that are there, and tasks that are at work."""

@@ -52,7 +52,6 @@ class Effect:
     ``sent:<topic>/<n>:<count>``             Kafka may append so many records to a partition, and says nothing of it
     ======================================== ==========================================================================
 
-    One that went `ahead` has passed already, before it was read, as no fault could be due: there is no data then.
     """
 
     number: int
@@ -61,7 +60,6 @@ class Effect:
     data: bytes
     answered: bool = True
     evidence: tuple[str, ...] = ()
-    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

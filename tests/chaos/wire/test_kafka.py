@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -136,16 +136,6 @@ def test_no_effect(api: int, values: dict[str, Any]) -> None:
         protocol = Kafka()
         assert told(fed(protocol, request(api, version, **values))) == []
         assert not protocol.not_understood
-
-
-def test_where_no_fault_can_be_due() -> None:
-    """There an effect passes before it is read, each byte once, and is said with all but its data."""
-    frame, answer = request(0, 10, 7, **PRODUCE), reply(0, 10, 0, 7)
-    [awaited, *_] = told(fed(Kafka(), frame, answer))
-    steps = fed(Kafka(unawaited=lambda: True), frame, answer)
-    assert isinstance(awaited, Effect)
-    said = replace(awaited, data=b"", ahead=True)
-    assert list(steps) == [Pass(frame), said, Delivered(1), Answer(1, "done", answer)]
 
 
 def test_unanswered() -> None:
@@ -436,11 +426,8 @@ def test_fuzz(recorded: Recorded) -> None:
         return True
 
     looks = itertools.cycle((None, wanted))
-    unawaited = itertools.cycle((lambda: False, lambda: False, lambda: True))
     began = time.monotonic()
-    counted, total, said = fuzzing.fuzz(
-        lambda: Kafka(wanted=next(looks), unawaited=next(unawaited)), conversation, 10_000_000
-    )
+    counted, total, said = fuzzing.fuzz(lambda: Kafka(wanted=next(looks)), conversation, 10_000_000)
     print(f"{counted / 1e6:.1f} of {total / 1e6:.1f} MB, {said} steps, {asked}, {time.monotonic() - began:.1f} s")  # noqa: T201
     assert said > 20_000
     assert asked[True] > 5_000
