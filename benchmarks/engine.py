@@ -2,6 +2,7 @@
 
 schedules_per_minute_1_lane   one order a schedule, a random point of the recording broken by one of crash-before,
                               crash-after, lose-request, lose-reply; killed, recovered, settled, judged
+…_2_lanes, …_4_lanes          the same, side by side in one process
 wire_overhead_percent         the fault-free loop, one order a drill, settled and judged: through the wire, against the
                               same workers that are told the servers' own addresses; pairs in turn, the median
 order_overhead_percent        of the same loop only the time from the order to its charge
@@ -16,6 +17,8 @@ dynamic_…                     sweeps with dynamic members of the payment group
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import random
 import statistics
 import sys
@@ -25,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import arguments, report
-from chaos import Session
+from chaos import Schedule, Session
 from tests.fix_pipeline import place_orders, thin_pipeline
 
 if TYPE_CHECKING:
@@ -67,15 +70,16 @@ def whole(session: Session, *, wired: bool = True, **options: Any) -> Iterator[S
         session.lane = lane  # type: ignore[method-assign]
 
 
-def per_minute(session: Session, seconds: float) -> float:
-    """Schedules a minute in one lane; each has to hold and its fault to fire."""
+def per_minute(session: Session, count: int, seconds: float) -> float:
+    """Schedules a minute in so many lanes; each has to hold and its fault to fire."""
     rng = random.Random(1)
-    with whole(session, workload=one_order) as system:
-        recording = system.record()
+    with session.lanes(functools.partial(whole, workload=one_order), count) as lanes:
+        recording = lanes.record()
         points = [point for point in recording.points if point not in recording.checkpoints]
         done, began = 0, time.monotonic()
-        while time.monotonic() - began < seconds:
-            system.drill(f"{rng.choice(points)}:{rng.choice(FAULTS)}").require_holds()
+        some = (Schedule.parse(f"{rng.choice(points)}:{rng.choice(FAULTS)}") for _ in itertools.count())
+        for verdict in lanes.each(itertools.takewhile(lambda _: time.monotonic() - began < seconds, some)):
+            verdict.require_holds()
             done += 1
         return 60 * done / (time.monotonic() - began)
 
@@ -177,7 +181,10 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="engine-") as directory, Session(Path(directory)) as session:
-        figures["schedules_per_minute_1_lane"] = per_minute(session, options.seconds)
+        for count in (1, 2, 4):
+            figures[f"schedules_per_minute_{count}_lane{'s' * (count > 1)}"] = per_minute(
+                session, count, options.seconds
+            )
         figures |= overhead(session, options.pairs)
         figures |= sweeps(session, options.sweeps, dynamic=False)
         figures |= deep(session)

@@ -13,7 +13,7 @@ from chaos.schedule import CRASH_BEFORE
 from chaos.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from chaos.crew import Member
     from chaos.schedule import Fault, Schedule
@@ -36,10 +36,15 @@ class Fired:
 
 
 class Armed:
-    """A schedule while it is armed: what has arrived, what has fired, what happened."""
+    """A schedule while it is armed: what has arrived, what has fired, what happened.
 
-    def __init__(self, schedule: Schedule, unwired: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._unwired = unwired
+    Points that are `certain` are those that every run comes to, if nothing is broken.
+    """
+
+    def __init__(
+        self, schedule: Schedule, unwired: Mapping[str, str] = MappingProxyType({}), certain: Collection[str] = ()
+    ) -> None:
+        self._unwired, self._certain = unwired, certain
         self.fired: list[Fired] = []
         self.unfit: list[str] = []  # faults that could never be done where they were asked for, and why
         self.history: list[history.Event] = [history.Began(time.time(), str(schedule))]
@@ -161,9 +166,13 @@ class Armed:
 
     @property
     def not_reached(self) -> list[Fault]:
-        """Faults whose points never came because one that fired before them has changed the course of things."""
+        """Faults whose points never came because one that fired has changed the course of things.
+
+        It stands before them in the schedule, or nothing else can have kept their points from coming.
+        """
         first = min(tuple(self._begun), default=len(self.faults))  # the hub's thread may be changing both
-        return [fault for number, fault in list(self._waiting.items()) if number > first]
+        waiting = list(self._waiting.items()) if first in self.faults else []
+        return [fault for number, fault in waiting if number > first or fault.point in self._certain]
 
     def reasons(self) -> list[str]:
         """Why the run proves less than it should: recoveries that failed, faults that never fired and what was seen."""

@@ -30,7 +30,7 @@ from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Self
 
     from chaos.lane import Lane, Worker
@@ -191,9 +191,9 @@ class Crew:
             self._lane.supervisor.wait_for(lambda: False, Deadline(min(left, deadline.left)))
 
     @contextlib.contextmanager
-    def armed(self, schedule: Schedule) -> Iterator[Armed]:
-        """Have the schedule's faults carried out at their points, for as long as this lasts."""
-        armed = Armed(schedule, self._lane.links.unwired)
+    def armed(self, schedule: Schedule, certain: Collection[str] = ()) -> Iterator[Armed]:
+        """Have the schedule's faults carried out at their points, for as long as this lasts; see `Armed`."""
+        armed = Armed(schedule, self._lane.links.unwired, certain)
         wire = self._lane.links.wire
         with self._lane.supervisor.changing():
             for member in self._members.values():

@@ -62,6 +62,7 @@ class Verdict:
     unfit: list[str] = field(default_factory=list)
     history: list[history.Event] = field(default_factory=list)
     logs: tuple[Path, ...] = ()
+    seconds: float = 0.0
     error: Exception | None = None  # what ended the run early, with its traceback
 
     @property
@@ -227,7 +228,8 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
     verdict = Verdict(schedule, system.ledgers)
     deadline = Deadline(system.within)
     settled = False
-    with system.crew.armed(schedule) as armed:
+    certain = system.recording.points if system.recording is not None else ()
+    with system.crew.armed(schedule, certain) as armed:
         run = Run(system, armed, deadline)
         try:
             system.workload(run)
@@ -235,7 +237,7 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
         except Exception as error:  # noqa: BLE001 - whatever it is, the run proves nothing, and says so
             verdict.error = error
             verdict.reasons.append(f"{type(error).__name__}: {error}")
-    verdict.keys = tuple(run.keys)
+    verdict.keys, verdict.seconds = tuple(run.keys), time.time() - armed.history[0].at
     verdict.fired, verdict.not_reached, verdict.unfit = armed.fired, armed.not_reached, armed.unfit
     verdict.history = sorted(armed.history, key=lambda event: event.at)  # the wire tells of it a moment later
     verdict.logs = system.crew.logs

@@ -23,10 +23,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from chaos.drill import Verdict
+    from chaos.exploration import Exploration
     from chaos.sweep import Sweep
     from chaos.workers.supervisor import Exit
+
+    Told: TypeAlias = Verdict | Sweep | Exploration  # what is told of: each has a status, a schedule, a story
 
 
 class ChaosError(Exception):
@@ -82,9 +86,9 @@ class UnknownName(ChaosError, LookupError):
 
 
 class NotHolding(ChaosError, AssertionError):
-    """A drill or a sweep did not end in `holds`."""
+    """A drill, a sweep or an exploration did not end in `holds`."""
 
-    def __init__(self, verdict: Verdict | Sweep) -> None:
+    def __init__(self, verdict: Told) -> None:
         self.verdict = verdict
         super().__init__(verdict.story(events=True))
 

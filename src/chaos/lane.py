@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from chaos.drill import Verdict
+    from chaos.errors import Told
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
-    from chaos.sweep import Sweep
     from chaos.workers.supervisor import Process, Supervisor
 
 _START_S = 30.0
@@ -128,7 +127,7 @@ class Lane:
         self._connection: Any = None
         self._producer: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
-        self.on_verdict: Callable[[Verdict | Sweep], None] = lambda _verdict: None
+        self.on_verdict: Callable[[Told], None] = lambda _verdict: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
         """Hear this lane's workers: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from chaos.drill import Verdict
+    from chaos.errors import Told
     from chaos.session import Session
-    from chaos.sweep import Sweep
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
-_VERDICTS: pytest.StashKey[list[Verdict | Sweep]] = pytest.StashKey()
+_VERDICTS: pytest.StashKey[list[Told]] = pytest.StashKey()
 _ATTRIBUTE = "onecharge_drills"
 _TAIL_LINES = 15
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from chaos.errors import ChaosError
 from chaos.lane import Lane
+from chaos.lanes import Lanes
 from chaos.services.cache import Progress, silent
 from chaos.services.external import External
 from chaos.services.local import Local
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
-    from chaos.drill import Verdict
-    from chaos.sweep import Sweep
+    from chaos.errors import Told
+    from chaos.lanes import Make
 
 
 class Session:
@@ -43,6 +44,7 @@ class Session:
         kafka: bootstrap servers of a Kafka that you run.
         progress: told about slow steps of a first run, such as downloads.
         on_verdict: told each drill's verdict.
+        lanes: how many systems of one kind are run side by side, where that is asked for.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Session:
         postgres: str | None = None,
         kafka: str | None = None,
         progress: Progress = silent,
-        on_verdict: Callable[[Verdict | Sweep], None] = lambda _verdict: None,
+        on_verdict: Callable[[Told], None] = lambda _verdict: None,
+        lanes: int = 1,
     ) -> None:
         self.output = output.absolute()
         self.directory = (directory or Path.cwd()).absolute()
         self.on_verdict = on_verdict
+        self.count = lanes
         self.supervisor = Supervisor(self.output / "logs")
         self._local = Local(self.supervisor, progress=progress)
         self._external = External(postgres=postgres, kafka=kafka)
@@ -86,6 +90,15 @@ class Session:
     def services(self) -> Local:
         """The servers of our own."""
         return self._local
+
+    def lanes(self, make: Make, count: int | None = None) -> Lanes:
+        """Systems of one kind side by side; see `chaos.lanes`.
+
+        Args:
+            make: makes one of them, a context manager.
+            count: how many; by default as many as the run was told.
+        """
+        return Lanes(self, make, count or self.count)
 
     @contextlib.contextmanager
     def lane(self, *, schema: str | Path | None = None, topics: Mapping[str, int] | None = None) -> Iterator[Lane]:

@@ -4,6 +4,9 @@ The denominator is a recording's (`chaos.recording`): the points that two fault-
 point is broken by each fault that can be done there, one schedule for each pair. *Depth 2* breaks again at every point
 of the recovery: at what a schedule showed that no fault-free run has.
 
+A sweep may be cut into *shards* for several machines: each carries out its part of the schedules, and only
+their reports together (`chaos.report.data.merged`) can say that every point was broken.
+
 A sweep holds if every schedule holds, every point was broken, the audit found no hole, and the points are those of the
 baseline. The baseline is a text file to be kept with the tests, a line for each point: a point that is new, or gone,
 shows in a diff. Where there is none it is written, and the sweep proves nothing yet.
@@ -11,10 +14,11 @@ shows in a diff. Where there is none it is written, and the sweep proves nothing
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from chaos import faults as kinds
 from chaos.errors import ChaosError, Undecided, UnknownName, Violated
@@ -24,17 +28,77 @@ from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.wire.steps import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from chaos.drill import Verdict
+    from chaos.lane import Worker
     from chaos.recording import Recording
     from chaos.system import System
+
+    Body: TypeAlias = Callable[[System, Schedule], Verdict]
 
 CRASH_AFTER = "crash-after"
 AGAIN = (CRASH_BEFORE, CRASH_AFTER)
 _OUTCOMES = ("holds", "violated", "unknown", "unfit", "not reached")
 _SOME = 10
+
+
+class Ground(Protocol):
+    """Where schedules are carried out: a running system, or several of the same kind (`chaos.lanes`)."""
+
+    workers: tuple[Worker, ...]
+
+    def record(self) -> Recording:
+        """What can be broken there."""
+
+    def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
+        """Carry out schedules, taken as there is room for them; their verdicts, as they come.
+
+        `body` is how one is carried out on a system; by default it is a drill, and no more.
+        """
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal parts, numbered from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Such as ``2/8``.
+
+        Raises:
+            ChaosError: it is none.
+        """
+        number, slash, count = text.partition("/")
+        if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise ChaosError(f"{text!r} is no shard: expected such as 2/8, the second of eight")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, schedules: Iterable[Schedule]) -> Iterator[Schedule]:
+        """Its part of them."""
+        return itertools.islice(schedules, self.number - 1, None, self.count)
+
+
+WHOLE = Shard()
+
+
+def carried_out(
+    ground: Ground, schedules: Iterable[Schedule], enough: Callable[[Verdict], bool], body: Body | None = None
+) -> Iterator[Verdict]:
+    """Verdicts, as they come; once one is `enough`, no other schedule is begun."""
+    over: list[Verdict] = []
+    for verdict in ground.each(itertools.takewhile(lambda _: not over, schedules), body):
+        if enough(verdict):
+            over.append(verdict)
+        yield verdict
 
 
 def everything() -> tuple[str, ...]:
@@ -58,6 +122,7 @@ class Sweep:
     reasons: list[str] = field(default_factory=list)
     seconds: float = 0.0
     selected: tuple[str, ...] = ()
+    shard: Shard = WHOLE
 
     @property
     def status(self) -> str:
@@ -77,7 +142,8 @@ class Sweep:
     def schedule(self) -> str:
         """What it was, in a few words."""
         depth = f", depth {self.depth}" if self.depth > 1 else ""
-        return f"sweep of {len(self.selected)} points by {len(self.faults)} faults{depth}"
+        shard = f", shard {self.shard}" if self.shard != WHOLE else ""
+        return f"sweep of {len(self.selected)} points by {len(self.faults)} faults{depth}{shard}"
 
     def require_holds(self) -> None:
         """Return if the sweep holds.
@@ -130,7 +196,9 @@ class Sweep:
     @property
     def merged(self) -> dict[str, str]:
         """By point: the one whose crash-before stands for its crash-after as well."""
-        return {point: self.recording.same[point] for point in self.selected if _elsewhere(self, point, CRASH_AFTER)}
+        after = (Fault.parse(f"{point}:{CRASH_AFTER}") for point in self.selected)
+        merged = (one.point for one in after if _elsewhere(self.recording, self.selected, self.faults, one))
+        return {point: self.recording.same[point] for point in merged}
 
     def baseline(self) -> str:
         """What a baseline file has to say: each point, and the faults that were carried out there."""
@@ -151,59 +219,78 @@ def outcome(verdict: Verdict) -> str:
 
 
 def run_sweep(
-    system: System,
+    ground: Ground,
     *,
     faults: Sequence[str] | None = None,
     only: Sequence[str] = (),
     depth: int = 1,
     baseline: Path | None = None,
     until_violated: bool = False,
+    shard: Shard = WHOLE,
 ) -> Sweep:
-    """Carry out a sweep on a running system; see `chaos.system.System.sweep`."""
+    """Carry out a sweep; see `chaos.system.System.sweep`."""
     if depth not in (1, 2):
         raise ChaosError(f"a sweep of depth {depth}: expected 1, or 2 to break recoveries as well")
     began = time.monotonic()
-    recording = system.record()
+    recording = ground.record()
     chosen = tuple(everything() if faults is None else faults)
-    sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons))
-    sweep.selected = tuple(_select(recording, only))
-    if not recording.reasons:
-        for schedule in _schedules(sweep, {worker.name for worker in system.workers}):
-            sweep.verdicts.append(system.drill(schedule, report=False))
-            if until_violated and sweep.verdicts[-1].status == "violated":
-                break
-        else:
-            sweep.reasons += _unbroken(sweep)
-            if baseline is not None and sweep.status == "holds":
-                sweep.reasons += _compare(sweep, baseline)
+    sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons), shard=shard)
+    sweep.selected = selected(recording, only)
+    roles = {worker.name for worker in ground.workers}
+    whole = not recording.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
+    if whole and depth > 1:
+        whole = _carry_out(sweep, ground, list(_again(sweep, roles)), until_violated)
+    if whole:
+        sweep.reasons += _unbroken(sweep) if shard == WHOLE else []
+        if baseline is not None and sweep.status == "holds" and shard == WHOLE:
+            sweep.reasons += _compare(sweep, baseline)
     sweep.seconds = time.monotonic() - began
     return sweep
 
 
-def _select(recording: Recording, only: Sequence[str]) -> Iterator[str]:
-    """The points of these workers, or sites of workers."""
+def _carry_out(sweep: Sweep, ground: Ground, schedules: list[Schedule], until_violated: bool) -> bool:  # noqa: FBT001
+    """Whether all of them were; the verdicts are kept in their order."""
+    place = {schedule: number for number, schedule in enumerate(schedules)}
+    found = list(carried_out(ground, schedules, lambda verdict: until_violated and verdict.status == "violated"))
+    sweep.verdicts += sorted(found, key=lambda verdict: place[verdict.schedule])
+    return len(found) == len(schedules)
+
+
+def selected(recording: Recording, only: Sequence[str]) -> tuple[str, ...]:
+    """The points of these workers, or sites of workers; all if there are none.
+
+    Raises:
+        UnknownName: nothing was recorded there.
+    """
     for one in only:
         known = {text for point in recording.points for text in (split(point).worker, "/".join(split(point)[:2]))}
         if one not in known:
             raise UnknownName("worker or site", one, known)
-    for point in recording.points:
-        worker, site, _ = split(point)
-        if not only or {worker, f"{worker}/{site}"} & set(only):
-            yield point
+    wanted = set(only)
+    return tuple(
+        point for point in recording.points if not only or {split(point).worker, "/".join(split(point)[:2])} & wanted
+    )
 
 
-def _schedules(sweep: Sweep, roles: Collection[str]) -> Iterator[Schedule]:
-    """Each pair of point and fault; then, as the verdicts of those are there, what comes behind them."""
-    for point in sweep.selected:
-        for what in sweep.faults:
+def alone(recording: Recording, points: Sequence[str], faults: Sequence[str]) -> Iterator[Fault]:
+    """Each pair of point and fault that can be, once."""
+    for point in points:
+        for what in faults:
             fault = Fault.parse(f"{point}:{what}")
-            if not (_impossible(sweep.recording, point, fault) or _elsewhere(sweep, point, what)):
-                yield Schedule((fault,))
-    if sweep.depth > 1:
-        for verdict in list(sweep.verdicts):
-            if verdict.fired:
-                again = _again(sweep.recording, verdict, roles)
-                yield from (Schedule((*verdict.schedule.faults, one)) for one in again)
+            if not (_impossible(recording, point, fault) or _elsewhere(recording, points, faults, fault)):
+                yield fault
+
+
+def _first(sweep: Sweep) -> Iterator[Schedule]:
+    return (Schedule((fault,)) for fault in alone(sweep.recording, sweep.selected, sweep.faults))
+
+
+def _again(sweep: Sweep, roles: Collection[str]) -> Iterator[Schedule]:
+    """Each of those that have fired, with what comes behind it."""
+    for verdict in sweep.verdicts:
+        if verdict.fired:
+            behind = _behind(sweep.recording, verdict, roles)
+            yield from (Schedule((*verdict.schedule.faults, one)) for one in behind)
 
 
 def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
@@ -213,13 +300,13 @@ def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
     return bool(kinds.kind(fault.action).impossible(effect))
 
 
-def _elsewhere(sweep: Sweep, point: str, what: str) -> bool:
+def _elsewhere(recording: Recording, points: Collection[str], faults: Collection[str], fault: Fault) -> bool:
     """Whether it is what the crash before the next point is, and both are asked for."""
-    both = {CRASH_BEFORE, CRASH_AFTER} <= set(sweep.faults)
-    return what == CRASH_AFTER and both and sweep.recording.same.get(point) in sweep.selected
+    both = {CRASH_BEFORE, CRASH_AFTER} <= set(faults)
+    return str(fault) == f"{fault.point}:{CRASH_AFTER}" and both and recording.same.get(fault.point) in points
 
 
-def _again(recording: Recording, verdict: Verdict, roles: Collection[str]) -> Iterable[Fault]:
+def _behind(recording: Recording, verdict: Verdict, roles: Collection[str]) -> Iterable[Fault]:
     """What to break in a recovery: all that no fault-free run has shown, but for what repeats by itself.
 
     Where effects have names by keys, one without is a repeat, or its name by count stands for the first fault's effect.

@@ -15,7 +15,7 @@ from chaos.schedule import Schedule
 from chaos.sweep import run_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
-    from chaos.sweep import Sweep
+    from chaos.sweep import Body, Sweep
 
 
 class System:
@@ -99,6 +99,10 @@ class System:
         if report:
             self.lane.on_verdict(verdict)
         return verdict
+
+    def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
+        """Carry out schedules, one after the other; see `chaos.sweep.Ground`."""
+        return (body(self, one) if body is not None else self.drill(one, report=False) for one in schedules)
 
     def record(self) -> Recording:
         """Find out where this system can be broken: run the workload twice without a fault. See `chaos.recording`."""

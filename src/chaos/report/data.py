@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chaos.errors import ChaosError
-from chaos.history import Event
+from chaos.history import Event  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,324 @@
+"""Explore combinations of faults: what no sweep of single faults, nor of recoveries, can try in full.
+
+Hypothesis draws schedules over what a recording shows (`chaos.strategies`), a few hundred at a time; a `Guide` picks
+those that try what was tried least; each is carried out, settled and judged like any drill. What recoveries show can be
+broken from the next round on. An exploration ends with its budget of seconds, or with the first violation. Then the
+same schedule is run again, to say how often it violates, and made smaller (`chaos.shrink`), in a budget of its own.
+
+A counterexample is one line of text. It is kept in Hypothesis's database of examples, under the exploration's name, and
+tried first the next time; one that holds every time by then is said to be fixed, and forgotten.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chaos.errors import ChaosError, Undecided, UnknownName, Violated
+from chaos.guide import Guide, Kind
+from chaos.recording import names
+from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
+from chaos.shrink import shrink
+from chaos.strategies import MAX_FAULTS, candidates, drawn, schedules
+from chaos.sweep import carried_out, outcome
+from chaos.waiting import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from hypothesis.database import ExampleDatabase
+
+    from chaos.drill import Verdict
+    from chaos.recording import Recording
+    from chaos.sweep import Body, Ground
+
+TIMES = 10
+SECONDS = 60.0
+SHRINK_S = 60.0
+_ROUND, _CHOICES = 32, 4  # schedules a round, and how many are drawn for each
+_SOME = 5
+_AGAIN = re.compile(r"~\d+/")
+
+
+@dataclass
+class Counterexample:
+    """A schedule that violates, as `found`, and the smallest that was found to do so; how often that did of `runs`."""
+
+    found: Verdict
+    smallest: Verdict
+    runs: int = 0
+    violated: int = 0
+
+    @property
+    def rate(self) -> float:
+        """From 0 to 1."""
+        return self.violated / self.runs if self.runs else 1.0
+
+    def __str__(self) -> str:
+        return f"{self.smallest.schedule}: violated in {self.violated} of {self.runs} runs"
+
+
+@dataclass
+class Exploration:
+    """What an exploration has shown. `verdicts` has one for each schedule; those that hold have no history left.
+
+    `replay` makes the command that runs a schedule again. `fixed` are counterexamples of earlier runs that hold now.
+    """
+
+    recording: Recording
+    max_faults: int
+    seed: int
+    replay: Callable[[str], str] = str
+    verdicts: list[Verdict] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counterexample: Counterexample | None = None
+    seconds: float = 0.0
+    coverage: str = ""
+
+    @property
+    def status(self) -> str:
+        """``holds``, ``violated`` or ``unknown``."""
+        found = {outcome(verdict) for verdict in (*self.recording.runs, *self.verdicts)}
+        if "violated" in found:
+            return "violated"
+        return "unknown" if "unknown" in found or self.reasons or not self.verdicts else "holds"
+
+    @property
+    def schedule(self) -> str:
+        """What it was, in a few words."""
+        return f"exploration of schedules of up to {self.max_faults} faults"
+
+    def require_holds(self) -> None:
+        """Return if it holds.
+
+        Raises:
+            Violated: an invariant was broken by one of the schedules.
+            Undecided: it proves less than it should.
+        """
+        if self.status != "holds":
+            raise (Violated if self.status == "violated" else Undecided)(self)
+
+    def story(self, *, events: bool = False) -> str:
+        """What was tried, what was reached, and each schedule that does not hold; the line that replays it."""
+        count = Counter(map(outcome, self.verdicts))
+        shown = ", ".join(f"{number} {one}" for one, number in count.items())
+        missed = sum(bool(verdict.not_reached) for verdict in self.verdicts)
+        rate = 60 * len(self.verdicts) / self.seconds if self.seconds else 0
+        lines = [f"{self.status}: {self.schedule}, {len(self.verdicts)} in {self.seconds:.1f} s ({rate:.0f}/min)"]
+        lines += [
+            f"  schedules   {shown or 'none'}; {missed} in which a fault was not reached",
+            f"  seed        {self.seed}",
+        ]
+        lines += [f"  covered     {self.coverage}"] if self.coverage else []
+        lines += [f"  audited     {self.recording.audited}"]
+        lines += [f"  note        {note}" for note in self.notes]
+        lines += [f"  unknown     {reason}" for reason in self.reasons]
+        wrong = [verdict for verdict in self.verdicts if outcome(verdict) in {"violated", "unknown"}]
+        if (example := self.counterexample) is not None:
+            lines += [f"  found       {example.found.schedule}", f"  smallest    {example}"]
+            lines += [f"  replay      {self.replay(str(example.smallest.schedule))}"]
+            wrong = [example.smallest, *(one for one in wrong if one is not example.found)]
+        for number, verdict in enumerate(wrong[:_SOME]):
+            lines += [f"  {line}" for line in verdict.story(events=events and not number).splitlines()]
+        lines += [f"  … and {len(wrong) - _SOME} more that do not hold"] if len(wrong) > _SOME else []
+        return "\n".join(lines)
+
+
+class Saved:
+    """Counterexamples of an exploration in Hypothesis's database, as text; see the module's docstring."""
+
+    def __init__(self, database: ExampleDatabase | None, name: str) -> None:
+        self._database, self._key = database, f"onecharge/{name}".encode()
+
+    def __iter__(self) -> Iterator[Schedule]:
+        for text in sorted(self._database.fetch(self._key)) if self._database is not None else ():
+            try:
+                yield Schedule.parse(text.decode())
+            except (ChaosError, ValueError) as error:
+                raise ChaosError(f"the database of examples has {text!r}, which is no schedule: {error}") from error
+
+    def add(self, schedule: Schedule) -> None:
+        """Have it tried first the next time."""
+        if self._database is not None:
+            self._database.save(self._key, str(schedule).encode())
+
+    def drop(self, schedule: Schedule) -> None:
+        """Forget it."""
+        if self._database is not None:
+            self._database.delete(self._key, str(schedule).encode())
+
+
+@dataclass
+class Explorer:
+    """One exploration under way; see `chaos.lanes.Lanes.explore` for its parameters."""
+
+    ground: Ground
+    seconds: float = SECONDS
+    max_faults: int = MAX_FAULTS
+    count: int | None = None
+    faults: Sequence[str] | None = None
+    only: Sequence[str] = ()
+    pinned: Sequence[Schedule] = ()
+    seed: int | None = None
+    times: int = TIMES
+    shrink_s: float = SHRINK_S
+    saved: Saved = field(default_factory=lambda: Saved(None, ""))
+    replay: Callable[[str], str] = str
+    body: Body | None = None
+    result: Exploration = field(init=False)
+    _guide: Guide = field(init=False)
+    _deadline: Deadline = field(init=False)
+    _known: set[str] = field(init=False)
+    _again: dict[Fault, None] = field(init=False, default_factory=dict)  # what recoveries have shown
+    _unfit: set[Kind] = field(init=False, default_factory=set)
+
+    def run(self) -> Exploration:
+        """Explore."""
+        if self.seconds <= 0:
+            raise ChaosError(f"a budget of {self.seconds:g} s: nothing can be explored in it")
+        began = time.monotonic()
+        seed = random.getrandbits(32) if self.seed is None else self.seed
+        recording = self.ground.record()
+        self.result = Exploration(recording, self.max_faults, seed, self.replay, reasons=list(recording.reasons))
+        if not recording.reasons:
+            choices = candidates(recording, faults=self.faults, only=self.only)
+            self._known = {*recording.points, *recording.drifting}
+            self._guide = Guide(choices)
+            self._deadline = Deadline(self.seconds)
+            self._recall()
+            if self.result.counterexample is None:
+                self._search(choices)
+            self.result.seconds = time.monotonic() - began
+            if self.result.counterexample is not None:
+                self._explain(self.result.counterexample)
+        self.result.seconds = self.result.seconds or time.monotonic() - began
+        return self.result
+
+    # -- what is known already -----------------------------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """Try the pinned schedules, and the counterexamples of earlier runs."""
+        self._try(iter(self.pinned))
+        for schedule in self.saved:
+            if self.result.counterexample is not None:
+                return
+            self._require_known(schedule)
+            try:
+                runs = self._run(schedule, self.times)
+            except UnknownName as error:
+                self.saved.drop(schedule)
+                self.result.notes.append(f"an earlier counterexample cannot be run any more: {schedule} ({error})")
+                continue
+            self.result.verdicts += runs[-1:]
+            if _violated(runs[-1]):
+                self.result.counterexample = Counterexample(runs[-1], runs[-1])
+            elif all(run.status == "holds" for run in runs):
+                self.saved.drop(schedule)
+                self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+
+    def _require_known(self, schedule: Schedule) -> None:
+        roles = [worker.name for worker in self.ground.workers]
+        for fault in schedule.faults:
+            if fault.worker not in roles:
+                error = UnknownName("worker", fault.worker, roles)
+                raise ChaosError(f"the database of examples is another system's: it has {schedule}; {error}")
+
+    # -- the search ----------------------------------------------------------------------------------------------
+
+    def _search(self, choices: Sequence[Fault]) -> None:
+        seen: set[Schedule] = set()
+        for number in itertools.count():
+            fit, later = ([one for one in some if Kind.of(one) not in self._unfit] for some in (choices, self._again))
+            strategy = schedules(fit, max_faults=self.max_faults, later=later)
+            some = drawn(strategy, _ROUND * _CHOICES, self.result.seed + number)
+            new = [schedule for schedule in some if schedule not in seen]
+            if not new:
+                self.result.notes.append("nothing is left to try: every schedule that was drawn had been tried")
+                return
+            chosen = self._choose(new)
+            self._try(self._noting(chosen, seen))
+            if self.result.counterexample is not None or self._over():
+                return
+
+    def _choose(self, some: list[Schedule]) -> Iterator[Schedule]:
+        """A quarter of them, each the best at its time."""
+        for _ in range(-(-len(some) // _CHOICES)):
+            best = self._guide.best(some)
+            some.remove(best)
+            yield best
+
+    def _noting(self, chosen: Iterator[Schedule], seen: set[Schedule]) -> Iterator[Schedule]:
+        for schedule in chosen:
+            if self._over():
+                return
+            seen.add(schedule)
+            self._guide.tries(schedule)
+            yield schedule
+
+    def _over(self) -> bool:
+        enough = self.count is not None and len(self.result.verdicts) >= self.count
+        return self._deadline.passed or enough
+
+    def _try(self, some: Iterator[Schedule]) -> None:
+        """Carry out schedules until one violates."""
+        for verdict in carried_out(self.ground, some, _violated, self.body):
+            self.result.verdicts.append(verdict)
+            if _violated(verdict) and self.result.counterexample is None:
+                self.result.counterexample = Counterexample(verdict, verdict)
+            self._learn(verdict)
+            if verdict.status == "holds":
+                verdict.history = verdict.history[:1]  # there may be thousands; the lane's file has it all
+
+    def _learn(self, verdict: Verdict) -> None:
+        self._guide.learn(verdict)
+        self.result.coverage = self._guide.coverage
+        unfit = [one for one in verdict.schedule.faults if any(text.startswith(f"{one} ") for text in verdict.unfit)]
+        self._unfit |= set(map(Kind.of, unfit))
+        roles = {worker.name for worker in self.ground.workers}
+        for name in names(verdict.history, roles):
+            if split(name).alias and _AGAIN.sub("~0/", name) not in self._known:
+                self._known.add(_AGAIN.sub("~0/", name))
+                self._again |= dict.fromkeys(Fault.parse(f"{name}:{what}") for what in (CRASH_BEFORE, "crash-after"))
+
+    # -- what was found ------------------------------------------------------------------------------------------
+
+    def _explain(self, example: Counterexample) -> None:
+        """Say how often it violates, make it smaller, and keep it."""
+        runs = self._run(example.found.schedule, self.times, all_of_them=True)
+        example.runs, example.violated = len(runs), _violations(runs)
+        found: dict[Schedule, Verdict] = {example.found.schedule: example.found}
+
+        def violates(schedule: Schedule, times: int) -> bool:
+            try:
+                last = self._run(schedule, times)[-1]
+            except ChaosError:  # there is no such point
+                return False
+            found[schedule] = last
+            return _violated(last)
+
+        smallest = shrink(example.found.schedule, violates, example.rate, Deadline(self.shrink_s))
+        if smallest != example.found.schedule:
+            runs = self._run(smallest, self.times, all_of_them=True)
+            example.smallest, example.runs, example.violated = found[smallest], len(runs), _violations(runs)
+        self.saved.add(smallest)
+
+    def _run(self, schedule: Schedule, times: int, *, all_of_them: bool = False) -> list[Verdict]:
+        """Run a schedule so many times, or until it violates; what violated comes last."""
+        verdicts = carried_out(
+            self.ground, [schedule] * times, lambda verdict: _violated(verdict) and not all_of_them, self.body
+        )
+        return sorted(verdicts, key=_violated)
+
+
+def _violated(verdict: Verdict) -> bool:
+    return verdict.status == "violated"
+
+
+def _violations(verdicts: Collection[Verdict]) -> int:
+    return sum(map(_violated, verdicts))

@@ -1,0 +1,77 @@
+"""Make a schedule that violates smaller, by runs that may come out differently each time, within a budget of seconds.
+
+First each fault is left out, then each is replaced by a simpler one, then keys and counts are lowered, again from the
+start whenever one of these still violates. A candidate is run until it violates, and given up after so many runs that a
+bug as frequent as the one that was found would have shown with a probability of 98 %. So a bug that shows in six of ten
+runs costs a few more runs, never an error: what is returned has been seen to violate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from chaos import faults as kinds
+from chaos.schedule import CRASH_BEFORE, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chaos.waiting import Deadline
+
+SIMPLE = (CRASH_BEFORE, "crash-after", "lose-request", "lose-reply")
+_SURE = 0.02
+_MOST_RUNS = 8
+
+
+def runs_for(rate: float) -> int:
+    """How often to run what should violate at this rate, to have seen it."""
+    if rate >= 1:
+        return 1
+    return min(_MOST_RUNS, math.ceil(math.log(_SURE) / math.log(1 - max(rate, _SURE))))
+
+
+def smaller(schedule: Schedule) -> Iterator[Schedule]:
+    """Schedules that are a step simpler, the boldest first."""
+    faults = schedule.faults
+    if len(faults) > 1:
+        yield from (Schedule(faults[:number] + faults[number + 1 :]) for number in range(len(faults)))
+    for number, fault in enumerate(faults):
+        for action in SIMPLE[: SIMPLE.index(fault.action) if fault.action in SIMPLE else None]:
+            one = replace(fault, action=action, value="")
+            yield Schedule((*faults[:number], one, *faults[number + 1 :]))
+        if fault.value and fault.action in kinds.registered() and "" in kinds.kind(fault.action).swept:
+            yield Schedule((*faults[:number], replace(fault, value=""), *faults[number + 1 :]))
+    for key in sorted({fault.key for fault in faults if fault.key.rpartition("-")[2].isdecimal()}):
+        stem, _, counted = key.rpartition("-")
+        if int(counted) > 1:
+            yield Schedule(tuple(replace(one, key=f"{stem}-1") if one.key == key else one for one in faults))
+    for number, fault in enumerate(faults):
+        if fault.nth > 1:
+            yield Schedule((*faults[:number], replace(fault, nth=1), *faults[number + 1 :]))
+
+
+def shrink(schedule: Schedule, violates: Callable[[Schedule, int], bool], rate: float, deadline: Deadline) -> Schedule:
+    """The smallest schedule that was found by the deadline to violate.
+
+    Args:
+        schedule: violates, at this `rate` of its runs.
+        violates: runs a schedule until it violates, so many times at most, and says whether it did. What cannot be
+            carried out does not violate.
+        rate: from 0 to 1.
+        deadline: of the last run's beginning.
+    """
+    best, runs = schedule, runs_for(rate)
+    tried = {best}
+    while True:
+        for candidate in smaller(best):
+            if deadline.passed:
+                return best
+            if candidate not in tried:
+                tried.add(candidate)
+                if violates(candidate, runs):
+                    best = candidate
+                    break
+        else:
+            return best

@@ -1,0 +1,99 @@
+"""Hypothesis strategies over what a recording shows: schedules of several faults, as plain data.
+
+A schedule is drawn up front, whole, from a list that does not change while Hypothesis draws: so it can be replayed,
+pinned with ``@example``, and shrunk without a single process. Its faults are in the order in which a fault-free run
+comes to their points, and those of a role that was killed are its successor's; so they will most likely fire.
+
+`drawn` is for whoever does the choosing: it gives back schedules and runs nothing. What finds violations, and makes a
+counterexample small, is `chaos.exploration`: each run costs a tenth of a second and may come out differently next time,
+which a search by Hypothesis has no use for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import hypothesis
+from hypothesis import strategies as st
+
+from chaos.errors import ChaosError
+from chaos.schedule import Schedule
+from chaos.sweep import alone, everything, selected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+    from chaos.recording import Recording
+    from chaos.schedule import Fault
+
+MAX_FAULTS = 3
+
+
+def candidates(
+    recording: Recording, *, faults: Sequence[str] | None = None, only: Sequence[str] = ()
+) -> tuple[Fault, ...]:
+    """All that can be done at one point of a recording, in the order of its points; see `chaos.system.System.sweep`."""
+    points = selected(recording, only)
+    return tuple(alone(recording, points, everything() if faults is None else faults))
+
+
+def schedules(
+    choices: Iterable[Fault], *, max_faults: int = MAX_FAULTS, later: Iterable[Fault] = ()
+) -> SearchStrategy[Schedule]:
+    """Schedules of one to `max_faults` of these faults, each at another point; most of them about one key.
+
+    `choices` are in order; the `later` ones can be reached only behind one of those.
+
+    Raises:
+        ChaosError: there is no fault to choose from, or no room for one.
+    """
+    first = dict.fromkeys(choices)
+    if not first or max_faults < 1:
+        raise ChaosError(f"no schedules: {len(first)} faults to choose from, of which one may have {max_faults}")
+    order = {fault: number for number, fault in enumerate((*first, *later))}
+    keys = sorted({fault.key for fault in order if fault.key})
+    pools = [list(order), *([fault for fault in order if fault.key in {key, ""}] for key in keys)]
+
+    @st.composite
+    def draw_one(draw: DrawFn) -> Schedule:
+        pool = draw(st.sampled_from(pools))
+        some = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=max_faults))
+        return Schedule(tuple(_in_turn(sorted(some, key=order.__getitem__))))
+
+    return draw_one().filter(lambda schedule: schedule.faults[0] in first)
+
+
+def _in_turn(faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Each with the incarnation that its worker will be by then, one at a point."""
+    kills: Counter[str] = Counter()
+    taken: set[str] = set()
+    for fault in faults:
+        one = fault if fault.incarnation else replace(fault, incarnation=kills[fault.worker])
+        if one.point not in taken:
+            taken.add(one.point)
+            kills[fault.worker] += fault.action.startswith("crash")
+            yield one
+
+
+def drawn(strategy: SearchStrategy[Schedule], count: int, seed: int) -> list[Schedule]:
+    """About so many schedules, each once; the same for the same seed, strategy and version of Hypothesis."""
+    found: dict[Schedule, None] = {}
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(strategy)
+    def collect(schedule: Schedule) -> None:
+        found[schedule] = None
+
+    collect()
+    return list(found)
