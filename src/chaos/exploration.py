@@ -179,13 +179,15 @@ class Explorer:
     _unfit: set[Kind] = field(init=False, default_factory=set)
 
     def run(self) -> Exploration:
-        """Explore."""
+        """Explore.
+
+        Raises:
+            ChaosError: there is no budget, or nothing to break; or what the database has is another system's.
+        """
         if self.seconds <= 0:
             raise ChaosError(f"a budget of {self.seconds:g} s: nothing can be explored in it")
         began = time.monotonic()
-        seed = random.getrandbits(32) if self.seed is None else self.seed
-        recording = self.ground.record()
-        self.result = Exploration(recording, self.max_faults, seed, self.replay, reasons=list(recording.reasons))
+        recording = self._begin()
         if not recording.reasons:
             choices = candidates(recording, faults=self.faults, only=self.only)
             self._known = {*recording.points, *recording.drifting}
@@ -199,6 +201,29 @@ class Explorer:
                 self._explain(self.result.counterexample)
         self.result.seconds = self.result.seconds or time.monotonic() - began
         return self.result
+
+    def replayed(self, schedule: Schedule) -> Exploration:
+        """Only run this schedule, so many times; where it always holds, it says so.
+
+        Raises:
+            UnknownName: the system has no such worker, or its recording no such point.
+        """
+        began = time.monotonic()
+        if not self._begin().reasons:
+            runs = self._run(schedule, self.times, all_of_them=True)
+            self.result.verdicts += runs
+            if _violated(runs[-1]):
+                self.result.counterexample = Counterexample(runs[-1], runs[-1], len(runs), _violations(runs))
+            elif all(run.status == "holds" for run in runs):
+                self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+        self.result.seconds = time.monotonic() - began
+        return self.result
+
+    def _begin(self) -> Recording:
+        recording = self.ground.record()
+        seed = random.getrandbits(32) if self.seed is None else self.seed
+        self.result = Exploration(recording, self.max_faults, seed, self.replay, reasons=list(recording.reasons))
+        return recording
 
     # -- what is known already -----------------------------------------------------------------------------------
 
@@ -272,8 +297,16 @@ class Explorer:
             if _violated(verdict) and self.result.counterexample is None:
                 self.result.counterexample = Counterexample(verdict, verdict)
             self._learn(verdict)
+            self.ground.live(f"{self._progress()} · {self._deadline.left:.0f} s left")
             if verdict.status == "holds":
                 verdict.history = verdict.history[:1]  # there may be thousands; the lane's file has it all
+
+    def _progress(self) -> str:
+        done = self.result.verdicts
+        wrong = Counter(map(outcome, done))
+        rate = 60 * len(done) / max(0.1, self._deadline.seconds - self._deadline.left)
+        counted = f"{wrong['violated']} violated, {wrong['unknown']} unknown"
+        return f"explored {len(done)} · {rate:.0f}/min · {self._guide.coverage} · {counted}"
 
     def _learn(self, verdict: Verdict) -> None:
         self._guide.learn(verdict)

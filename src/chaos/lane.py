@@ -128,6 +128,7 @@ class Lane:
         self._producer: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
         self.on_verdict: Callable[[Told], None] = lambda _verdict: None
+        self.live: Callable[[str], None] = lambda _text: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:
         """Hear this lane's workers: ("payment.0~1", checkpoint, pid); what is returned lets them go on or not."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
     from chaos.drill import Verdict
+    from chaos.errors import Told
     from chaos.exploration import Exploration
     from chaos.lane import Worker
     from chaos.recording import Recording
@@ -107,7 +108,7 @@ class Lanes:
         """One drill in a lane that is free; see `chaos.system.System.drill`."""
         verdict = self._drill(Schedule.parse(schedule) if isinstance(schedule, str) else schedule)
         if report:
-            self.session.on_verdict(verdict)
+            self.tell(verdict)
         return verdict
 
     def _drill(self, schedule: Schedule, body: Body | None = None) -> Verdict:
@@ -121,6 +122,14 @@ class Lanes:
         finally:
             self._free.put(place)
         return verdict
+
+    def tell(self, told: Told) -> None:
+        """Let whoever listens know of it."""
+        self.session.on_verdict(told)
+
+    def live(self, text: str) -> None:
+        """Show how far something is, where somebody looks."""
+        self.session.live(text)
 
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
         """Carry out schedules, as many at once as there are lanes; see `chaos.sweep.Ground`."""
@@ -160,7 +169,7 @@ class Lanes:
         sweep = run_sweep(
             self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated, shard=shard
         )
-        self.session.on_verdict(sweep)
+        self.tell(sweep)
         return sweep
 
     def explore(
@@ -186,7 +195,7 @@ class Lanes:
         from chaos.exploration import Explorer  # noqa: PLC0415 - needs Hypothesis
 
         exploration = Explorer(self, seconds, max_faults, count, faults, only, seed=seed).run()
-        self.session.on_verdict(exploration)
+        self.tell(exploration)
         return exploration
 
     def _close(self) -> None:

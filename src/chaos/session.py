@@ -45,6 +45,7 @@ class Session:
         progress: told about slow steps of a first run, such as downloads.
         on_verdict: told each drill's verdict.
         lanes: how many systems of one kind are run side by side, where that is asked for.
+        live: told how far a sweep or an exploration is, after each schedule.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Session:
         progress: Progress = silent,
         on_verdict: Callable[[Told], None] = lambda _verdict: None,
         lanes: int = 1,
+        live: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.output = output.absolute()
         self.directory = (directory or Path.cwd()).absolute()
         self.on_verdict = on_verdict
-        self.count = lanes
+        self.count, self.live = lanes, live
         self.supervisor = Supervisor(self.output / "logs")
         self._local = Local(self.supervisor, progress=progress)
         self._external = External(postgres=postgres, kafka=kafka)
@@ -129,7 +131,7 @@ class Session:
                 kafka=kafka,
                 topics=topics or {},
             )
-            lane.on_verdict = self.on_verdict
+            lane.on_verdict, lane.live = self.on_verdict, self.live
             if kafka is not None and topics:
                 stack.callback(kafka.delete_topics, lane.topics.values())
                 kafka.create_topics({lane.topics[short]: count for short, count in topics.items()})

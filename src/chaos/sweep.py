@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from chaos.drill import Verdict
+    from chaos.errors import Told
     from chaos.lane import Worker
     from chaos.recording import Recording
     from chaos.system import System
@@ -52,6 +53,12 @@ class Ground(Protocol):
 
     def record(self) -> Recording:
         """What can be broken there."""
+
+    def tell(self, told: Told) -> None:
+        """Let whoever listens know, such as pytest's summary."""
+
+    def live(self, text: str) -> None:
+        """Show how far something is that takes long, where somebody looks."""
 
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
         """Carry out schedules, taken as there is room for them; their verdicts, as they come.
@@ -156,17 +163,9 @@ class Sweep:
             raise (Violated if self.status == "violated" else Undecided)(self)
 
     def table(self) -> str:
-        """A row for each point: how many schedules began there, and what became of them."""
-        rows: list[tuple[str, ...]] = [("point", "schedules", *_OUTCOMES)]
-        for point in self.selected:
-            begun = [verdict for verdict in self.verdicts if verdict.schedule.faults[0].point == point]
-            count = Counter(map(outcome, begun))
-            count["not reached"] = sum(bool(verdict.not_reached) for verdict in begun)
-            rows.append((point, *(str(number or "") for number in (len(begun), *map(count.__getitem__, _OUTCOMES)))))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        """A row for each point; see `table`."""
+        rows = [(one.schedule.faults[0].point, outcome(one), bool(one.not_reached)) for one in self.verdicts]
+        return table(self.selected, rows)
 
     def story(self, *, events: bool = False) -> str:
         """The table, what it was counted against, and each schedule that does not hold."""
@@ -212,6 +211,22 @@ class Sweep:
         return "".join(f"{point}  {' '.join(sorted(what)) or 'NOT BROKEN'}\n" for point, what in done.items())
 
 
+def table(points: Sequence[str], outcomes: Iterable[tuple[str, str, bool]]) -> str:
+    """A row for each point: how many schedules began there, and what became of them.
+
+    An outcome is the point of its schedule's first fault, its status, and whether a later fault was not reached.
+    """
+    counts: dict[str, Counter[str]] = {point: Counter() for point in points}
+    for point, status, missed in outcomes:
+        counts.setdefault(point, Counter()).update({"schedules": 1, status: 1, "not reached": int(missed)})
+    rows: list[tuple[str, ...]] = [("point", "schedules", *_OUTCOMES)]
+    rows += [(point, *(str(counts[point][what] or "") for what in rows[0][1:])) for point in points]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
 def outcome(verdict: Verdict) -> str:
     """What a sweep counts a schedule as: unfit if it is unknown for no other reason than that."""
     only_unfit = bool(verdict.unfit) and set(verdict.reasons) <= set(verdict.unfit)
@@ -251,7 +266,15 @@ def run_sweep(
 def _carry_out(sweep: Sweep, ground: Ground, schedules: list[Schedule], until_violated: bool) -> bool:  # noqa: FBT001
     """Whether all of them were; the verdicts are kept in their order."""
     place = {schedule: number for number, schedule in enumerate(schedules)}
-    found = list(carried_out(ground, schedules, lambda verdict: until_violated and verdict.status == "violated"))
+    found: list[Verdict] = []
+    began = time.monotonic()
+    for verdict in carried_out(ground, schedules, lambda one: until_violated and one.status == "violated"):
+        found.append(verdict)
+        count, passed = Counter(map(outcome, found)), time.monotonic() - began
+        left = passed / len(found) * (len(schedules) - len(found))
+        rate = f"{60 * len(found) / passed:.0f}/min"
+        wrong = f"{count['violated']} violated, {count['unknown']} unknown"
+        ground.live(f"swept {len(found)} of {len(schedules)} · {rate} · {wrong} · {left:.0f} s left")
     sweep.verdicts += sorted(found, key=lambda verdict: place[verdict.schedule])
     return len(found) == len(schedules)
 

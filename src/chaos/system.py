@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from chaos.conditions import Condition
     from chaos.drill import Run, Verdict
+    from chaos.errors import Told
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
@@ -97,8 +98,16 @@ class System:
         if verdict.status == "holds":
             self._held.append(verdict)
         if report:
-            self.lane.on_verdict(verdict)
+            self.tell(verdict)
         return verdict
+
+    def tell(self, told: Told) -> None:
+        """Let whoever listens know of it."""
+        self.lane.on_verdict(told)
+
+    def live(self, text: str) -> None:
+        """Show how far something is, where somebody looks."""
+        self.lane.live(text)
 
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
         """Carry out schedules, one after the other; see `chaos.sweep.Ground`."""
@@ -128,7 +137,7 @@ class System:
             until_violated: end at the first schedule that breaks an invariant.
         """
         sweep = run_sweep(self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated)
-        self.lane.on_verdict(sweep)
+        self.tell(sweep)
         return sweep
 
     def run(self, plan: Schedule) -> Verdict:

@@ -1,0 +1,231 @@
+"""The command line ``onecharge``: sweep, explore, replay, report.
+
+Exit codes: 0 it holds; 1 an invariant was violated; 3 unknown, it proves less than it should; 2 the command cannot be
+carried out as it was written, or something is missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos.errors import ChaosError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chaos.errors import Told
+    from chaos.lanes import Lanes, Make
+    from chaos.report.data import Report
+    from chaos.session import Session
+
+HOLDS, VIOLATED, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
+_CODES = {"holds": HOLDS, "violated": VIOLATED, "unknown": UNKNOWN}
+_EPILOG = "exit codes: 0 holds, 1 violated, 3 unknown, 2 the command is wrong or a part is missing, 130 interrupted"
+_TARGET = (
+    "module:function; the function takes the session and is a context manager that yields a System in a lane of its "
+    "own, see `python -m pydoc chaos.lanes`"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except ChaosError as error:
+        print(f"onecharge: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("onecharge: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "onecharge", description="Prove that a system of workers, Postgres and Kafka survives crashes.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sweep = _command(commands, "sweep", _sweep, "break every point in every way, once each")
+    sweep.add_argument("target", metavar="TARGET", help=_TARGET)
+    _choice(sweep)
+    sweep.add_argument("--depth", type=int, default=1, choices=(1, 2), help="2 also breaks every recovery")
+    sweep.add_argument("--baseline", type=Path, metavar="FILE", help="the points that are expected; written if missing")
+    sweep.add_argument("--shard", metavar="K/N", default="1/1", help="only the K-th of N parts, for N machines")
+    sweep.add_argument("--until-violated", action="store_true", help="end at the first violation")
+    explore = _command(commands, "explore", _explore, "try schedules of several faults until a budget is spent")
+    explore.add_argument("target", metavar="TARGET", help=_TARGET)
+    _choice(explore)
+    explore.add_argument("--seconds", type=float, default=60, help="the budget (default: 60)")
+    explore.add_argument("--max-faults", type=int, default=3, metavar="N", help="in one schedule (default: 3)")
+    explore.add_argument("--count", type=int, metavar="N", help="end after so many schedules as well")
+    explore.add_argument("--seed", type=int, help="of what is drawn")
+    explore.add_argument(
+        "--database",
+        type=Path,
+        metavar="DIR",
+        default=Path(".hypothesis/examples"),
+        help="where counterexamples are kept and tried first the next time (default: .hypothesis/examples)",
+    )
+    replay = _command(commands, "replay", _replay, "run one schedule again and again, and say how often it violates")
+    replay.add_argument("target", metavar="TARGET", help=_TARGET)
+    replay.add_argument("schedule", metavar="SCHEDULE", help="its text, or @FILE: a report, whose violated ones are run")
+    replay.add_argument("--times", type=int, default=10, metavar="N", help="how often (default: 10)")
+    for one in (sweep, explore, replay):
+        _session_options(one)
+    report = _command(commands, "report", _report, "merge reports of shards, and make the page that shows them")
+    report.add_argument("files", type=Path, nargs="+", metavar="FILE", help="report.json of each shard")
+    report.add_argument("--output", type=Path, default=Path("artifacts"), metavar="DIR", help="default: artifacts")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., int], what: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what + ".", epilog=_EPILOG)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--faults", nargs="+", metavar="FAULT", help="such as crash-after or freeze=held,0.2")
+    parser.add_argument("--only", nargs="+", default=(), metavar="WORKER[/SITE]", help="break only these")
+
+
+def _session_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lanes", type=_positive, default=1, metavar="N", help="side by side (default: 1)")
+    parser.add_argument("--postgres", metavar="DSN", help="use this Postgres instead of starting one")
+    parser.add_argument("--kafka", metavar="ADDRESS", help="use this Kafka instead of starting one")
+    parser.add_argument(
+        "--output", type=Path, default=Path("artifacts"), metavar="DIR", help="logs, ledgers, report.json, timeline.html"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lanes")
+    return int(text)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from chaos.sweep import Shard  # noqa: PLC0415 - `--help` must not pay for it
+
+    shard = Shard.parse(options.shard)
+    return _run(
+        options,
+        lambda lanes: lanes.sweep(
+            faults=options.faults,
+            only=options.only,
+            depth=options.depth,
+            baseline=options.baseline,
+            until_violated=options.until_violated,
+            shard=shard,
+        ),
+    )
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: PLC0415 - as above
+
+    from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - as above
+
+    saved = Saved(DirectoryBasedExampleDatabase(options.database), options.target)
+
+    def explore(lanes: Lanes) -> Told:
+        return Explorer(
+            lanes,
+            options.seconds,
+            options.max_faults,
+            options.count,
+            options.faults,
+            options.only,
+            seed=options.seed,
+            saved=saved,
+            replay=partial(_replay_line, options.target),
+        ).run()
+
+    return _run(options, explore)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from chaos.exploration import Explorer  # noqa: PLC0415 - as above
+    from chaos.report import data  # noqa: PLC0415 - as above
+    from chaos.schedule import Schedule  # noqa: PLC0415 - as above
+
+    if options.schedule.startswith("@"):
+        report = data.read(Path(options.schedule[1:]))
+        texts = [one.schedule for one in report.outcomes if one.status == "violated"]
+        if not texts:
+            raise ChaosError(f"{options.schedule[1:]} has no violated schedule to run again")
+    else:
+        texts = [options.schedule]
+    schedules = [Schedule.parse(text) for text in texts]
+
+    def replay(schedule: Schedule, lanes: Lanes) -> Told:
+        line = partial(_replay_line, options.target)
+        return Explorer(lanes, times=options.times, replay=line).replayed(schedule)
+
+    return _run(options, *(partial(replay, schedule) for schedule in schedules))
+
+
+def _report(options: argparse.Namespace) -> int:
+    from chaos.report import build, data, merge  # noqa: PLC0415 - as above
+
+    report = merge.merged([data.read(file) for file in options.files])
+    return _tell(merge.story(report), build.write(options.output, [report]), [report])
+
+
+def _run(options: argparse.Namespace, *what: Callable[[Lanes], Told]) -> int:
+    """Do it in as many lanes as are wanted; tell what came of it, and write the report, also when it is interrupted."""
+    from chaos.report import build  # noqa: PLC0415 - as above
+    from chaos.report.live import Live  # noqa: PLC0415 - as above
+    from chaos.session import Session  # noqa: PLC0415 - as above
+
+    make = _target(options.target)
+    live = Live(sys.stderr)
+    told: list[Told] = []
+    session = Session(
+        options.output, postgres=options.postgres, kafka=options.kafka, lanes=options.lanes, live=live, progress=live.step
+    )
+    try:
+        with session, session.lanes(make) as lanes:
+            told += (one(lanes) for one in what)
+    finally:
+        live.close()
+    reports = list(build.reports(told, options.target))
+    return _tell("\n".join(one.story() for one in told), build.write(options.output, reports), reports)
+
+
+def _tell(story: str, pages: Sequence[Path], reports: Sequence[Report]) -> int:
+    print(story)
+    for page in pages:
+        print(f"  timeline    {page}")
+    found = {report.status for report in reports}
+    return _CODES[next(one for one in ("violated", "unknown", "holds") if one in found)]
+
+
+def _replay_line(target: str, text: str) -> str:
+    return f"onecharge replay {shlex.quote(target)} {shlex.quote(text)}"
+
+
+def _target(text: str) -> Make:
+    module, colon, name = text.partition(":")
+    if not colon:
+        raise ChaosError(f"{text!r} is no target: expected {_TARGET}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ChaosError(f"{text!r}: {error} (looked in {Path.cwd()} and where Python looks)") from error
+    make: Make | None = getattr(found, name, None)
+    if not callable(make):
+        raise ChaosError(f"{text!r}: {module} has no function {name!r}")
+    return make
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Reports of what a run has told: drills, sweeps, explorations. Written beside each other, JSON and page, always."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from chaos.drill import Verdict
+from chaos.history import Named
+from chaos.report import data
+from chaos.report.data import Finding, Outcome, Report
+from chaos.report.merge import status
+from chaos.report.timeline import page
+from chaos.sweep import WHOLE, Sweep, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from chaos.errors import Told
+    from chaos.exploration import Exploration
+
+_WRONG, _RIGHT = 40, 3  # schedules of which the history is kept: of those that do not hold, and of the others
+
+
+def reports(told: Iterable[Told], system: str) -> Iterator[Report]:
+    """A report for each sweep and exploration; one for all drills."""
+    drills: list[Verdict] = []
+    for one in told:
+        if isinstance(one, Verdict):
+            drills.append(one)
+        else:
+            yield _of_sweep(one, system) if isinstance(one, Sweep) else _of_exploration(one, system)
+    if drills:
+        outcomes = _outcomes(drills)
+        yield Report("drill", system, status(outcomes, ()), sum(one.seconds for one in drills), outcomes)
+
+
+def write(directory: Path, some: Sequence[Report]) -> list[Path]:
+    """Write each as JSON and as a page; the pages' paths."""
+    pages = []
+    for number, report in enumerate(some, 1):
+        mark = f"-{number}" if len(some) > 1 else ""
+        data.write(directory / f"report{mark}.json", report)
+        pages.append(directory / f"timeline{mark}.html")
+        pages[-1].write_text(page(report), encoding="utf-8")
+    return pages
+
+
+def _of_sweep(sweep: Sweep, system: str) -> Report:
+    return Report(
+        "sweep",
+        system,
+        sweep.status,
+        sweep.seconds,
+        _outcomes([*(run for run in sweep.recording.runs if run.status != "holds"), *sweep.verdicts]),
+        points=sweep.selected,
+        faults=sweep.faults,
+        reasons=tuple(sweep.reasons),
+        notes=(sweep.schedule, f"audited: {sweep.recording.audited}", *map(str, sweep.recording.advice)),
+        shard="" if sweep.shard == WHOLE else str(sweep.shard),
+    )
+
+
+def _of_exploration(one: Exploration, system: str) -> Report:
+    example = one.counterexample
+    verdicts = [verdict for verdict in one.verdicts if example is None or verdict is not example.found]
+    outcomes = _outcomes(verdicts)
+    if example is not None:
+        smallest = _outcome(example.smallest, history=True, again=example.runs, reproduced=example.violated)
+        outcomes = (smallest, *outcomes)
+    notes = (one.schedule, f"seed {one.seed}", f"covered: {one.coverage}", f"audited: {one.recording.audited}")
+    return Report(
+        "explore",
+        system,
+        one.status,
+        one.seconds,
+        outcomes,
+        points=one.recording.points,
+        reasons=tuple(one.reasons),
+        notes=(*notes, *one.notes),
+    )
+
+
+def _outcomes(verdicts: Iterable[Verdict]) -> tuple[Outcome, ...]:
+    """Their outcomes; with their histories as far as somebody will look at them."""
+    room = {True: itertools.count(-_WRONG), False: itertools.count(-_RIGHT)}
+    return tuple(_outcome(one, history=next(room[one.status == "violated" or bool(one.reasons)]) < 0) for one in verdicts)
+
+
+def _outcome(verdict: Verdict, *, history: bool, again: int = 0, reproduced: int = 0) -> Outcome:
+    aliases = {event.key: event.alias for event in verdict.history if isinstance(event, Named)}
+    findings = tuple(
+        Finding(one.invariant, one.key, aliases.get(one.key, ""), one.detail, tuple(map(str, one.records)))
+        for one in verdict.violations
+    )
+    return Outcome(
+        str(verdict.schedule),
+        outcome(verdict),
+        verdict.seconds,
+        tuple((fired.fault, f"{fired.worker} {fired.ended}") for fired in verdict.fired),
+        findings,
+        tuple(verdict.reasons),
+        tuple(map(str, verdict.not_reached)),
+        again,
+        reproduced,
+        tuple(verdict.history) if history else (),
+    )
