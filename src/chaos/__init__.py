@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         Violated,
         WrongChecksum,
     )
+    from chaos.exploration import Exploration
+    from chaos.explored import explore
     from chaos.invariants import (
         Invariant,
         Ledger,
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
         order_per_key,
     )
     from chaos.lane import Lane, Worker
+    from chaos.lanes import Lanes
     from chaos.recording import Recording
     from chaos.schedule import Fault, Schedule
     from chaos.session import Session
+    from chaos.strategies import schedules
     from chaos.sweep import Sweep
     from chaos.system import System
 
@@ -55,6 +59,8 @@ _HOMES = {
         "Violated",
         "WrongChecksum",
     ),
+    "chaos.exploration": ("Exploration",),
+    "chaos.explored": ("explore",),
     "chaos.invariants": (
         "Invariant",
         "Ledger",
@@ -65,9 +71,11 @@ _HOMES = {
         "order_per_key",
     ),
     "chaos.lane": ("Lane", "Worker"),
+    "chaos.lanes": ("Lanes",),
     "chaos.recording": ("Recording",),
     "chaos.schedule": ("Fault", "Schedule"),
     "chaos.session": ("Session",),
+    "chaos.strategies": ("schedules",),
     "chaos.sweep": ("Sweep",),
     "chaos.system": ("System",),
 }
@@ -89,6 +97,8 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "UnknownName",
     "Violated",
     "WrongChecksum",
+    "Exploration",
+    "explore",
     "Invariant",
     "Ledger",
     "Violation",
@@ -98,10 +108,12 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "order_per_key",
     "Lane",
     "Worker",
+    "Lanes",
     "Recording",
     "Fault",
     "Schedule",
     "Session",
+    "schedules",
     "Sweep",
     "System",
 ]

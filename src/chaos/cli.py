@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from chaos.errors import Told
     from chaos.lanes import Lanes, Make
     from chaos.report.data import Report
-    from chaos.session import Session
 
 HOLDS, VIOLATED, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 _CODES = {"holds": HOLDS, "violated": VIOLATED, "unknown": UNKNOWN}
@@ -39,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except ChaosError as error:
-        print(f"onecharge: {error}", file=sys.stderr)
+        sys.stderr.write(f"onecharge: {error}\n")
         return USAGE
     except KeyboardInterrupt:
-        print("onecharge: interrupted", file=sys.stderr)
+        sys.stderr.write("onecharge: interrupted\n")
         return INTERRUPTED
     return code
 
@@ -75,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay = _command(commands, "replay", _replay, "run one schedule again and again, and say how often it violates")
     replay.add_argument("target", metavar="TARGET", help=_TARGET)
-    replay.add_argument("schedule", metavar="SCHEDULE", help="its text, or @FILE: a report, whose violated ones are run")
+    replay.add_argument(
+        "schedule", metavar="SCHEDULE", help="its text, or @FILE: a report, whose violated ones are run"
+    )
     replay.add_argument("--times", type=int, default=10, metavar="N", help="how often (default: 10)")
     for one in (sweep, explore, replay):
         _session_options(one)
@@ -101,7 +102,11 @@ def _session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--postgres", metavar="DSN", help="use this Postgres instead of starting one")
     parser.add_argument("--kafka", metavar="ADDRESS", help="use this Kafka instead of starting one")
     parser.add_argument(
-        "--output", type=Path, default=Path("artifacts"), metavar="DIR", help="logs, ledgers, report.json, timeline.html"
+        "--output",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="DIR",
+        help="logs, ledgers, report.json, timeline.html",
     )
 
 
@@ -112,9 +117,6 @@ def _positive(text: str) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from chaos.sweep import Shard  # noqa: PLC0415 - `--help` must not pay for it
-
-    shard = Shard.parse(options.shard)
     return _run(
         options,
         lambda lanes: lanes.sweep(
@@ -123,13 +125,12 @@ def _sweep(options: argparse.Namespace) -> int:
             depth=options.depth,
             baseline=options.baseline,
             until_violated=options.until_violated,
-            shard=shard,
         ),
     )
 
 
 def _explore(options: argparse.Namespace) -> int:
-    from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: PLC0415 - as above
+    from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: PLC0415 - `--help` must not pay for it
 
     from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - as above
 
@@ -189,7 +190,13 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], Told]) -> int:
     live = Live(sys.stderr)
     told: list[Told] = []
     session = Session(
-        options.output, postgres=options.postgres, kafka=options.kafka, lanes=options.lanes, live=live, progress=live.step
+        options.output,
+        postgres=options.postgres,
+        kafka=options.kafka,
+        progress=live.step,
+        lanes=options.lanes,
+        shard=getattr(options, "shard", "1/1"),
+        live=live,
     )
     try:
         with session, session.lanes(make) as lanes:
@@ -201,9 +208,7 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], Told]) -> int:
 
 
 def _tell(story: str, pages: Sequence[Path], reports: Sequence[Report]) -> int:
-    print(story)
-    for page in pages:
-        print(f"  timeline    {page}")
+    sys.stdout.write("\n".join([story, *(f"  timeline    {page}" for page in pages), ""]))
     found = {report.status for report in reports}
     return _CODES[next(one for one in ("violated", "unknown", "holds") if one in found)]
 

@@ -21,10 +21,8 @@ import inspect
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import hypothesis
-
 from chaos.errors import ChaosError, NotHolding
-from chaos.exploration import SECONDS, Explorer, Saved
+from chaos.exploration import SECONDS, Explorer, Saved, default_database
 from chaos.invariants import Violation
 from chaos.lanes import Lanes
 from chaos.schedule import Schedule
@@ -86,7 +84,7 @@ def explore(
                 only=only,
                 pinned=tuple(_pinned(test)),
                 seed=seed,
-                saved=Saved(hypothesis.settings().database, request.node.nodeid),
+                saved=Saved(default_database(), request.node.nodeid),
                 replay=functools.partial(_command, request.node.nodeid),
                 body=functools.partial(_body, functools.partial(test, *args), fixtures, ground),
             )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chaos.errors import Told
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
+    from chaos.sweep import Shard
     from chaos.workers.supervisor import Process, Supervisor
 
 _START_S = 30.0
@@ -128,6 +129,7 @@ class Lane:
         self._producer: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
         self.on_verdict: Callable[[Told], None] = lambda _verdict: None
+        self.shard: Shard | None = None
         self.live: Callable[[str], None] = lambda _text: None
 
     def listen(self, on_arrival: Callable[[str, str, int], bool] | None) -> None:

@@ -21,11 +21,11 @@ from __future__ import annotations
 import contextlib
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chaos.errors import NotHolding
 from chaos.schedule import Schedule
-from chaos.sweep import WHOLE, outcome, run_sweep
+from chaos.sweep import outcome, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from chaos.lane import Worker
     from chaos.recording import Recording
     from chaos.session import Session
-    from chaos.sweep import Body, Shard, Sweep
+    from chaos.sweep import Body, Sweep
     from chaos.system import System
 
     Make: TypeAlias = Callable[[Session], AbstractContextManager[System]]
@@ -163,12 +163,10 @@ class Lanes:
         depth: int = 1,
         baseline: Path | None = None,
         until_violated: bool = False,
-        shard: Shard = WHOLE,
     ) -> Sweep:
         """Break each point in each way, in all lanes; see `chaos.system.System.sweep`."""
-        sweep = run_sweep(
-            self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated, shard=shard
-        )
+        how: dict[str, Any] = {"depth": depth, "baseline": baseline, "until_violated": until_violated}
+        sweep = run_sweep(self, faults=faults, only=only, shard=self.session.shard, **how)
         self.tell(sweep)
         return sweep
 
@@ -192,7 +190,7 @@ class Lanes:
             only: workers, or sites of workers, to break; by default all.
             seed: of what is drawn.
         """
-        from chaos.exploration import Explorer  # noqa: PLC0415 - needs Hypothesis
+        from chaos.exploration import Explorer  # noqa: PLC0415 - who only sweeps has no need of Hypothesis
 
         exploration = Explorer(self, seconds, max_faults, count, faults, only, seed=seed).run()
         self.tell(exploration)

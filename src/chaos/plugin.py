@@ -7,6 +7,8 @@ pytest until a test asks for the fixture.
 from __future__ import annotations
 
 import os
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,8 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _VERDICTS: pytest.StashKey[list[Told]] = pytest.StashKey()
 _ATTRIBUTE = "onecharge_drills"
 _TAIL_LINES = 15
+_LIVE_S = 0.1
+_LONGEST = 150  # of a directory's name; some file systems have room for 255 bytes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +42,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         default="artifacts",
         help="where logs and ledgers are kept (default: artifacts)",
+    )
+    group.addoption(
+        "--onecharge-lanes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="how many systems of one kind run side by side, where a test asks for lanes (default: 1)",
+    )
+    group.addoption(
+        "--onecharge-shard",
+        metavar="K/N",
+        default="1/1",
+        help="sweeps carry out only the K-th of N parts, for N machines; `onecharge report` merges what they find",
+    )
+    group.addoption(
+        "--onecharge-budget", metavar="SECONDS", type=float, help="of each exploration, instead of what its test says"
+    )
+    group.addoption(
+        "--onecharge-replay", metavar="SCHEDULE", help="tests that are explored run only this schedule, ten times"
     )
     group.addoption(
         "--onecharge-require",
@@ -70,28 +93,45 @@ def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
         / config.getoption("--onecharge-output")
         / getattr(config, "workerinput", {}).get("workerid", "")
     )
+    terminal = _Terminal(config)
     session = Session(
         output,
         directory=config.rootpath,
         postgres=config.getoption("--onecharge-postgres"),
         kafka=config.getoption("--onecharge-kafka"),
-        progress=_Progress(config),
+        progress=terminal.step,
         on_verdict=config.stash[_VERDICTS].append,
+        lanes=config.getoption("--onecharge-lanes"),
+        shard=config.getoption("--onecharge-shard"),
+        live=terminal.live,
     )
     with session:
         config.stash[_SESSION] = session
         yield session
 
 
-class _Progress:
-    """Shows slow steps of a first run on the terminal, past pytest's capturing; in workers of xdist, nowhere."""
+class _Terminal:
+    """Shows on the terminal what takes long, past pytest's capturing; in workers of xdist, nowhere."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
         self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
         self._last = ""
+        self._next = 0.0
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def live(self, text: str) -> None:
+        """How far a sweep or an exploration is, in a line that is written over; nothing where nobody looks."""
+        if self._reporter is None or self._capture is None or not self._reporter.isatty:
+            return
+        if time.monotonic() > self._next:
+            self._next = time.monotonic() + _LIVE_S
+            writer = self._reporter._tw  # noqa: SLF001 - the reporter has no public way to rewrite a line
+            with self._capture.global_and_fixture_disabled():
+                writer.write(f"\r\x1b[K{text[: writer.fullwidth - 1]}\r")
+                writer.flush()
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """A slow step of a first run."""
         if self._reporter is None or self._capture is None:
             return
         writer = self._reporter._tw  # noqa: SLF001 - the reporter has no public way to rewrite a line
@@ -114,10 +154,13 @@ def pytest_runtest_makereport(
     verdicts = item.config.stash[_VERDICTS]
     for verdict in verdicts:
         item.user_properties.append(("onecharge", f"{verdict.status}: {verdict.schedule}"))
+    pages = _write_reports(item, verdicts) if verdicts else []
+    item.user_properties += [("onecharge_timeline", str(page)) for page in pages]
     report = yield
     if verdicts:
         full = report.failed or item.config.get_verbosity() > 0
         stories = [verdict.story() if full else verdict.story().partition("\n")[0] for verdict in verdicts]
+        stories += [f"  timeline  {page}" for page in pages if full]
         setattr(report, _ATTRIBUTE, stories)  # strings cross xdist by themselves
         verdicts.clear()
     if report.failed and "onecharge" in getattr(item, "fixturenames", ()):
@@ -126,6 +169,17 @@ def pytest_runtest_makereport(
         if session is not None and report.failed:
             report.sections += _log_sections(session, since=call.start)
     return report
+
+
+def _write_reports(item: pytest.Item, verdicts: list[Told]) -> list[Path]:
+    """Reports of what a test has told, as data and as pages; the pages' paths."""
+    from chaos.report import build  # noqa: PLC0415 - see the fixture
+
+    session = item.config.stash.get(_SESSION, None)
+    if session is None:
+        return []
+    name = re.sub(r"[^\w.-]+", "-", item.nodeid).strip("-")
+    return build.write(session.output / "reports" / name[-_LONGEST:], list(build.reports(verdicts, item.nodeid)))
 
 
 def _skip_if_missing(config: pytest.Config, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:

@@ -23,6 +23,7 @@ from chaos.lanes import Lanes
 from chaos.services.cache import Progress, silent
 from chaos.services.external import External
 from chaos.services.local import Local
+from chaos.sweep import Shard
 from chaos.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Session:
         progress: told about slow steps of a first run, such as downloads.
         on_verdict: told each drill's verdict.
         lanes: how many systems of one kind are run side by side, where that is asked for.
+        shard: which part of their schedules sweeps carry out, such as ``2/8``.
         live: told how far a sweep or an exploration is, after each schedule.
     """
 
@@ -58,12 +60,15 @@ class Session:
         progress: Progress = silent,
         on_verdict: Callable[[Told], None] = lambda _verdict: None,
         lanes: int = 1,
+        shard: str = "1/1",
         live: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.output = output.absolute()
         self.directory = (directory or Path.cwd()).absolute()
         self.on_verdict = on_verdict
-        self.count, self.live = lanes, live
+        if lanes < 1:
+            raise ChaosError(f"{lanes} lanes: expected at least one")
+        self.count, self.shard, self.live = lanes, Shard.parse(shard), live
         self.supervisor = Supervisor(self.output / "logs")
         self._local = Local(self.supervisor, progress=progress)
         self._external = External(postgres=postgres, kafka=kafka)
@@ -79,7 +84,7 @@ class Session:
         except Timeout as error:
             msg = f"another run keeps its logs in {self.output}: name another directory (--onecharge-output)"
             raise ChaosError(msg) from error
-        for kept in ("logs", "lanes"):
+        for kept in ("logs", "lanes", "reports"):
             shutil.rmtree(self.output / kept, ignore_errors=True)
         self._stack.enter_context(self.supervisor)
         self._stack.callback(self._local.close)
@@ -131,7 +136,7 @@ class Session:
                 kafka=kafka,
                 topics=topics or {},
             )
-            lane.on_verdict, lane.live = self.on_verdict, self.live
+            lane.on_verdict, lane.live, lane.shard = self.on_verdict, self.live, self.shard
             if kafka is not None and topics:
                 stack.callback(kafka.delete_topics, lane.topics.values())
                 kafka.create_topics({lane.topics[short]: count for short, count in topics.items()})

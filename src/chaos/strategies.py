@@ -15,12 +15,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import hypothesis
-from hypothesis import strategies as st
-
 from chaos.errors import ChaosError
 from chaos.schedule import Schedule
+from chaos.services.clients import require_client
 from chaos.sweep import alone, everything, selected
+
+require_client("hypothesis", "explore")
+import hypothesis  # noqa: E402 - where it is missing the line before says what to install
+from hypothesis import strategies as st  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chaos.crew import Crew
 from chaos.drill import judge, run_drill
@@ -12,7 +12,7 @@ from chaos.errors import ChaosError, UnknownName
 from chaos.history import Judged, Noted, write
 from chaos.recording import record
 from chaos.schedule import Schedule
-from chaos.sweep import run_sweep
+from chaos.sweep import WHOLE, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,7 +136,8 @@ class System:
             baseline: a file with the points that are expected. Where there is none it is written, to be looked at.
             until_violated: end at the first schedule that breaks an invariant.
         """
-        sweep = run_sweep(self, faults=faults, only=only, depth=depth, baseline=baseline, until_violated=until_violated)
+        how: dict[str, Any] = {"depth": depth, "baseline": baseline, "until_violated": until_violated}
+        sweep = run_sweep(self, faults=faults, only=only, shard=self.lane.shard or WHOLE, **how)
         self.tell(sweep)
         return sweep
 

@@ -85,7 +85,9 @@ def _of_exploration(one: Exploration, system: str) -> Report:
 def _outcomes(verdicts: Iterable[Verdict]) -> tuple[Outcome, ...]:
     """Their outcomes; with their histories as far as somebody will look at them."""
     room = {True: itertools.count(-_WRONG), False: itertools.count(-_RIGHT)}
-    return tuple(_outcome(one, history=next(room[one.status == "violated" or bool(one.reasons)]) < 0) for one in verdicts)
+    return tuple(
+        _outcome(one, history=next(room[one.status == "violated" or bool(one.reasons)]) < 0) for one in verdicts
+    )
 
 
 def _outcome(verdict: Verdict, *, history: bool, again: int = 0, reproduced: int = 0) -> Outcome:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from chaos.report.data import Outcome
 
-_SOME = 10
+_SOME, _LONG = 10, 100
 
 
 def status(outcomes: Iterable[Outcome], reasons: Sequence[str]) -> str:
@@ -104,7 +104,9 @@ def story(report: Report) -> str:
     for one in wrong[:_SOME]:
         again = f" ({one.reproduced} of {one.again} runs)" if one.again else ""
         lines += [f"  {one.status}: {one.schedule or 'no fault'}{again}"]
-        lines += [f"    {finding.invariant}: {finding.alias or finding.key} {finding.detail}" for finding in one.findings]
+        lines += [
+            f"    {finding.invariant}: {finding.alias or finding.key} {finding.detail}" for finding in one.findings
+        ]
         lines += [f"    {reason}" for reason in one.reasons]
     lines += [f"  … and {len(wrong) - _SOME} more that do not hold"] if len(wrong) > _SOME else []
     return "\n".join(lines)
@@ -112,4 +114,4 @@ def story(report: Report) -> str:
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) < 100 else f"{text[:100]}…"
+    return text if len(text) <= _LONG else f"{text[:_LONG]}…"

@@ -136,13 +136,13 @@ def _finding(one: Finding) -> str:
 def _stories(outcome: Outcome) -> str:
     told = moments(outcome.history)
     keys = list(dict.fromkeys(one.alias for one in outcome.findings if one.alias))
-    parts = [
-        f"<h4>What happened to {escape(alias)}</h4>{_story(story(told, alias))}" for alias in keys[:_MOST] if told
-    ]
+    parts = [f"<h4>What happened to {escape(alias)}</h4>{_story(story(told, alias))}" for alias in keys[:_MOST] if told]
     nameless = sum(one.kind == "effect" and not one.aliases for one in told)
     if parts and nameless:
         were = "1 effect is" if nameless == 1 else f"{nameless:,} effects are"
-        parts.append(f'<p class="aside">{were} in no story, because the wire could not tell which key it was about.</p>')
+        parts.append(
+            f'<p class="aside">{were} in no story, because the wire could not tell which key it was about.</p>'
+        )
     return "".join(parts)
 
 

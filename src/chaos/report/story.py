@@ -174,9 +174,7 @@ def _other(event: Event, at: float, lives: _Lives, names: Mapping[str, str]) -> 
             return [Moment(at, "checkpoint", lives.lane(event.worker), split(event.point).site, (event.point,))]
         case Broke():
             detail = event.what + (", and nobody overtook it" if event.alone else "")
-            return [
-                Moment(at, "fault", lives.named(event), event.fault, detail=detail, ends=id(event) in lives.deaths)
-            ]
+            return [Moment(at, "fault", lives.named(event), event.fault, detail=detail, ends=id(event) in lives.deaths)]
         case Spared():
             return [Moment(at, "spared", what=event.fault, detail=event.reason)]
         case Started():

@@ -22,9 +22,9 @@ def confluent_kafka() -> Any:
     return importlib.import_module("confluent_kafka")
 
 
-def require_client(module: str) -> None:
+def require_client(module: str, extra: str = "clients") -> None:
     """Raise `MissingPart` if a client is not installed, without the time its import takes."""
     if importlib.util.find_spec(module) is None:
         package = module.replace("_", "-")
-        remedy = "Install it with `pip install 'onecharge[clients]'`."
+        remedy = f"Install it with `pip install 'onecharge[{extra}]'`."
         raise MissingPart(f"the client {package}", looked_for=[f"the Python package {package}"], remedy=remedy)
