@@ -24,7 +24,7 @@ from chaos.guide import Guide, Kind
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.shrink import shrink
-from chaos.strategies import MAX_FAULTS, candidates, drawn, hypothesis, schedules
+from chaos.strategies import MAX_FAULTS, candidates, drawn, schedules
 from chaos.sweep import carried_out, outcome
 from chaos.waiting import Deadline
 
@@ -152,12 +152,6 @@ class Saved:
         """Forget it."""
         if self._database is not None:
             self._database.delete(self._key, str(schedule).encode())
-
-
-def default_database() -> ExampleDatabase | None:
-    """Hypothesis's database, as its settings have it."""
-    database: ExampleDatabase | None = hypothesis.settings().database
-    return database
 
 
 @dataclass

@@ -22,11 +22,11 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from chaos.errors import ChaosError, NotHolding
-from chaos.exploration import SECONDS, Explorer, Saved, default_database
+from chaos.exploration import SECONDS, Explorer, Saved
 from chaos.invariants import Violation
 from chaos.lanes import Lanes
 from chaos.schedule import Schedule
-from chaos.strategies import MAX_FAULTS
+from chaos.strategies import MAX_FAULTS, default_database
 from chaos.system import System
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from hypothesis import strategies as st  # noqa: E402 - likewise
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from hypothesis.database import ExampleDatabase
     from hypothesis.strategies import DrawFn, SearchStrategy
 
     from chaos.recording import Recording
@@ -99,3 +100,9 @@ def drawn(strategy: SearchStrategy[Schedule], count: int, seed: int) -> list[Sch
 
     collect()
     return list(found)
+
+
+def default_database() -> ExampleDatabase | None:
+    """Hypothesis's database, as its settings have it."""
+    database: ExampleDatabase | None = hypothesis.settings().database
+    return database
