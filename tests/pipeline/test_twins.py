@@ -12,8 +12,8 @@ from chaos.schedule import Schedule
 from pipeline.process.consumer import GroupConsumer
 from pipeline.process.payment import Payment
 from pipeline.publish.polling import Relay
-from tests.twins import threaded
-from tests.twins.systems import DOUBLE, LOST, TWINS
+from tests.twins import reminding, threaded
+from tests.twins.systems import DOUBLE, LOST, TWINS, TWO_FAULT_TWINS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,6 +31,8 @@ BUGS = {
     "auto_commit": {"config", "commit"},
     "async_commit": {"config", "commit_done"},
     "revoke_without_drain": {"revoked"},
+    "message_for_event": {"process", "handle", "key"},
+    "reminder_in_memory": {"overdue", "place"},
 }
 
 
@@ -49,7 +51,7 @@ def test_a_twin_overrides_only_its_bug(name: str) -> None:
     module = import_module(f"tests.twins.{name}")
     classes, functions = own(module)
     assert functions - {"main"} == BUGS[name]
-    assert all(issubclass(twin, (Payment, GroupConsumer, Relay)) for twin in classes)
+    assert all(issubclass(twin, (Payment, GroupConsumer, Relay, reminding.Reminder)) for twin in classes)
     assert all(vars(twin).keys() & BUGS[name] <= set(dir(twin.__mro__[1])) for twin in classes)
     assert callable(module.main)
     assert "Found by" in (module.__doc__ or "")
@@ -57,9 +59,9 @@ def test_a_twin_overrides_only_its_bug(name: str) -> None:
 
 
 def test_every_twin_says_where_it_is_found() -> None:
-    """Each twin is in the table, with an invariant, and with schedules that can be read."""
-    assert TWINS.keys() == BUGS.keys()
-    for twin in TWINS.values():
+    """Each twin is in one of the tables, with an invariant, and with schedules that can be read."""
+    assert [*TWINS, *TWO_FAULT_TWINS] == list(BUGS)
+    for twin in (*TWINS.values(), *TWO_FAULT_TWINS.values()):
         assert twin.invariant in {LOST, DOUBLE}
         assert twin.schedules
         assert [str(Schedule.parse(text)).replace("~0", "") for text in twin.schedules] == list(twin.schedules)
@@ -70,3 +72,10 @@ def test_the_twins_of_a_threaded_consumer_are_its_subclasses() -> None:
     for name in ("async_commit", "revoke_without_drain"):
         [twin], _ = own(import_module(f"tests.twins.{name}"))
         assert issubclass(twin, threaded.Threaded)
+
+
+def test_two_faults_are_in_two_workers() -> None:
+    """Each schedule of a twin that needs two faults has one for each of the two workers that it is said to be about."""
+    for twin in TWO_FAULT_TWINS.values():
+        for text in twin.schedules:
+            assert sorted(fault.worker for fault in Schedule.parse(text).faults) == sorted(twin.only)

@@ -14,10 +14,13 @@ from tests.twins import (
     in_memory_dedupe,
     inbox_outside_transaction,
     mark_before_report,
+    message_for_event,
     new_key_per_attempt,
     no_idempotence,
     no_inbox_no_key,
     offset_before_effect,
+    reminder_in_memory,
+    reminding,
     revoke_without_drain,
     swallowed_ambiguous_commit,
     threaded,
@@ -150,3 +153,31 @@ TWINS = {
         faults=("crash-late=2", "lose-reply"),  # it takes a while until the group is rebalanced
     ),
 }
+
+TWO_FAULT_TWINS = {
+    "message_for_event": Twin(
+        partial(thin_pipeline, consumer=message_for_event.main),
+        thin_pipeline,
+        DOUBLE,
+        (
+            "relay/kafka.produce[key-1]#1:crash-after; payment/postgres.commit[key-1]#1:crash-after",
+            "relay/kafka.produce[key-3]#1:crash-after; payment/kafka.offset_commit[key-3]#1:crash-before",
+            "payment/postgres.commit[key-2]#1:lose-reply; relay/postgres.write[key-2]#1:crash-before",
+            "payment/kafka.offset_commit[key-1]#1:crash-after; relay/postgres.write[key-1]#1:lose-request",
+        ),
+        only=("relay", "payment"),
+    ),
+    "reminder_in_memory": Twin(
+        partial(thin_pipeline, api=reminder_in_memory.main, consumer=offset_before_effect.main),
+        partial(thin_pipeline, api=reminding.main, consumer=offset_before_effect.main),
+        LOST,
+        (
+            "payment/http.post[key-1]#1:crash-before; api/postgres.commit[key-2]#1:crash-before",
+            "payment/http.post[key-1]#1:crash-late; api/postgres.commit[key-3]#1:crash-after",
+            "payment/kafka.offset_commit[key-2]#1:crash-after; api/postgres.commit[key-3]#1:crash-before",
+            "api/order.committed#3:crash-before; payment/http.post[key-2]#1:crash-before",
+        ),
+        only=("api", "payment"),
+    ),
+}
+"""Bugs that no single fault finds: each of the two in a schedule does no harm to the twin without the other."""
