@@ -3,14 +3,14 @@
 Nobody can see a cause in a history, so this claims likeness and no more. It looks at what is left of a violated key's
 story when keys, processes, counts and times are taken away.
 
-- An effect that was done more than once for the key, by role and site: ``payment/http.post was done more than once``. If
-  requests to HTTP services are among those, they alone count: what a ledger records is mostly one of them, and what else
-  was repeated depends on where the worker happened to be broken.
+- An effect that was done more than once for the key, by role and site: ``payment/http.post was done more than once``.
+  If requests to HTTP services are among those, they alone count: what a ledger records is mostly one of them, and what
+  else was repeated depends on where the worker happened to be broken.
 - Where nothing was done twice: the effect that the story ends with, and those that were asked for and never done.
 
-Two violated schedules look alike if the same invariants were broken and the keys' stories leave the same. Two unknown ones
-do if they have the same reasons, but for numbers, ids and names of keys, of which the first line of each is compared. A
-program may have two faults that look alike, and one that looks different at different places.
+Two violated schedules look alike if the same invariants were broken and the keys' stories leave the same. Two unknown
+ones do if the first lines of their reasons are the same but for numbers, ids and names of keys. A program may have two
+faults that look alike, and one that looks different at different places.
 """
 
 from __future__ import annotations
@@ -44,16 +44,20 @@ class Group:
 
     @property
     def broken(self) -> list[tuple[str, str]]:
-        """Where their last fault was carried out, by role and site, and which kinds of fault those were, how often."""
+        """Where faults fired, by role and site; which, and in how many of the schedules."""
         places: dict[str, Counter[str]] = {}
         for one in self.outcomes:
-            point, _, action = (one.fired[-1][0] if one.fired else one.schedule.rpartition("; ")[2]).rpartition(":")
-            name = split(point)
-            places.setdefault(f"{name.worker}/{name.site}" if point else "nowhere", Counter())[action] += 1
-        return [
-            (place, ", ".join(f"{action} x{n}" if n > 1 else action for action, n in kinds.most_common() if action))
-            for place, kinds in places.items()
-        ]
+            for fault in dict.fromkeys(_place(fault) for fault, _ in one.fired):
+                places.setdefault(fault[0], Counter())[fault[1]] += 1
+        ranked = sorted(places.items(), key=lambda place: -place[1].total())
+        return [(place, ", ".join(f"{action} in {n}" for action, n in kinds.most_common())) for place, kinds in ranked]
+
+
+def _place(fault: str) -> tuple[str, str]:
+    """Role and site, and what was done there."""
+    point, _, action = fault.rpartition(":")
+    name = split(point)
+    return f"{name.worker}/{name.site}", action
 
 
 def essence(told: Sequence[Moment], alias: str) -> str:
@@ -70,7 +74,7 @@ def essence(told: Sequence[Moment], alias: str) -> str:
         return "no effect about the key was seen"
     last = next((one for one in reversed(own) if one.done), None)
     never = sorted(name for name, count in times.items() if not count)
-    missed = f"; {' and '.join(never)} was asked for and not done" if never else ""
+    missed = f"; {' and '.join(never)} was asked for, not done" if never else ""
     return f"{f'the last effect done is {last.role}/{last.what}' if last else 'nothing was done'}{missed}"
 
 

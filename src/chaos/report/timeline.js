@@ -2,7 +2,7 @@
 // Draws each schedule's timeline from the page's data (chart.py says what a row has). Texts go in as text, never as HTML.
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
-  const ROW = 26, SECOND = 10000, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
+  const SECOND = 10000, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
   const OUTCOMES = {
     done: "✓ done", refused: "✕ refused", lost: "╌ lost", unclear: "? unclear", sent: "→ sent", "": "○ no reply",
   };
@@ -42,9 +42,9 @@
         if (phase === "ask") return [`${row.what} asked`, ""];
         return [row.what, phase === "reply" ? `${OUTCOMES[row.outcome] ?? row.outcome}, asked at ${seconds(row.at)}` :
           OUTCOMES[row.outcome] ?? row.outcome];
-      case "fault": return [`◆ ${fault(row)[1]}`, `at ${fault(row)[0].replace(/^[^/]*\//, "")}: ${row.detail}`];
+      case "fault": return [`◆ ${fault(row)[1]}`, `${row.detail}, at ${fault(row)[0].replace(/^[^/]*\//, "")}`];
       case "spared": return [`${fault(row)[1]} was not carried out`, `at ${fault(row)[0]}: ${row.detail}`];
-      case "start": return ["started", row.what];
+      case "start": return ["started", `(${row.what})`];
       case "checkpoint": return [`◇ ${row.what}`, ""];
       case "accepted": return ["accepted", "by the system, says the workload"];
       case "judged": return [`judged: ${row.what}`, row.detail];
@@ -87,11 +87,11 @@
     for (const { row } of lines) if (row) for (const lane of [row.lane, row.service]) if (lane >= 0) used.add(lane);
     for (const lane of [...used]) if (data.lanes[lane][2] >= 0) used.add(data.lanes[lane][2]);
     const lanes = [...used].sort((a, b) => a - b), wide = width > 640;
-    const time = wide ? 70 : 50, share = wide ? 0.58 : 0.4;
+    const time = wide ? 70 : 46, share = wide ? 0.58 : 0.44;
     const longest = Math.max(0, ...lanes.map((lane) => data.lanes[lane][0].length)) * 7.4 + 14;
     const step = Math.max(14, Math.min(Math.max(longest, 84), (width * share - time) / Math.max(1, lanes.length)));
     const x = new Map(lanes.map((lane, i) => [lane, (i + 0.5) * step]));
-    return { lanes, time, step, x, width: lanes.length * step, level: step >= longest, longest };
+    return { lanes, time, row: wide ? 26 : 44, step, x, width: lanes.length * step, level: step >= longest, longest };
   }
 
   function header(data, place) {
@@ -114,7 +114,6 @@
     return holder.firstChild;
   }
 
-  const middle = (line) => line * ROW + ROW / 2;
   const arrow = (x, y, way, fill) =>
     `<path d="M${x - 7 * way} ${y - 4.5}L${x} ${y}L${x - 7 * way} ${y + 4.5}${fill ? "Z" : ""}" fill="${fill ? "currentColor" : "none"}" stroke="currentColor" stroke-width="1.5"/>`;
   const cross = (x, y) => `<path d="M${x - 5} ${y - 5}l10 10m0 -10l-10 10" stroke="var(--bad)" stroke-width="2.5"/>`;
@@ -123,15 +122,16 @@
 
   function effect(row, phase, x, y) {
     const from = x.get(row.lane), to = x.get(row.service), way = to > from ? 1 : -1, end = to - 3 * way;
-    const lost = row.outcome === "lost" && phase === "whole", half = (from + to) / 2;
-    const dash = phase === "reply" || lost || (row.outcome === "" && phase === "whole") ? ' stroke-dasharray="4 4"' : "";
+    const half = (from + to) / 2, silent = row.outcome === "" && phase === "whole";
+    const lost = row.outcome === "lost" && phase === "whole", stopped = silent && row.faults;
+    const dash = phase === "reply" || lost || silent ? ' stroke-dasharray="4 4"' : "";
     const line = (a, b) => `<line x1="${a}" y1="${y}" x2="${b}" y2="${y}" stroke="currentColor" stroke-width="1.5"${dash}/>`;
     const dot = `<circle cx="${from}" cy="${y}" r="3.5" fill="var(--worker)"/>`;
     if (phase === "reply") return line(end, from + 4 * way) + arrow(from + 4 * way, y, -way, true);
-    const body = lost ? line(from, half) + cross(half, y) : line(from, end);
+    const body = lost ? line(from, half) + cross(half, y) : line(from, stopped ? half : end);
     const head = lost ? "" : phase === "ask" || row.outcome === "sent" ? arrow(end, y, way, false) :
       row.outcome === "refused" ? cross(to, y) :
-      row.outcome === "" ? `<circle cx="${to}" cy="${y}" r="4.5" fill="var(--paper)" stroke="currentColor" stroke-width="1.5"/>` :
+      row.outcome === "" ? `<circle cx="${stopped ? half : to}" cy="${y}" r="4.5" fill="var(--paper)" stroke="currentColor" stroke-width="1.5"/>` :
       row.outcome === "unclear" ? `<text x="${to}" y="${y + 5}" text-anchor="middle" font-weight="700" fill="currentColor">?</text>` :
       arrow(end, y, way, true);
     return body + head + (row.faults ? diamond(from, y, 7, "var(--bad)") : dot);
@@ -139,7 +139,7 @@
 
   // The lanes themselves: a process lives from its start to what ended it, and the hatched band is the time without it.
   function lifelines(data, lines, place, hatch) {
-    const height = lines.length * ROW, first = new Map(), last = new Map();
+    const middle = (n) => (n + 0.5) * place.row, height = lines.length * place.row, first = new Map(), last = new Map();
     lines.forEach(({ row, phase }, n) => {
       if (!row || row.lane < 0) return;
       if (!first.has(row.lane)) first.set(row.lane, middle(n));
@@ -165,14 +165,14 @@
     const hatch = `hatch-${unique++}`, parts = [];
     lines.forEach(({ row, phase }, n) => {
       if (!row || !(place.x.has(row.lane))) return;
-      const x = place.x.get(row.lane), y = middle(n);
+      const x = place.x.get(row.lane), y = (n + 0.5) * place.row;
       if (row.kind === "effect") parts.push(effect(row, phase, place.x, y));
-      else if (row.kind === "fault") parts.push(diamond(x, y, 9, "var(--bad)"), row.ends ? cross(x, y) .replace("var(--bad)", "var(--paper)") : "");
+      else if (row.kind === "fault") parts.push(diamond(x, y, 9, "var(--bad)"));
       else if (row.kind === "start") parts.push(`<circle cx="${x}" cy="${y}" r="6" fill="var(--good)" stroke="var(--paper)"/>`);
       else parts.push(diamond(x, y, 5, "var(--soft)"));
     });
     const defs = `<defs><pattern id="${hatch}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" fill="var(--bad)" opacity=".12"/><rect width="2" height="6" fill="var(--bad)" opacity=".55"/></pattern></defs>`;
-    const svg = graphic(place.width, lines.length * ROW, defs + lifelines(data, lines, place, hatch) + parts.join(""));
+    const svg = graphic(place.width, lines.length * place.row, defs + lifelines(data, lines, place, hatch) + parts.join(""));
     svg.classList.add("graph");
     svg.style.left = `${place.time}px`;
     return svg;
@@ -181,23 +181,25 @@
   function item(data, line, place) {
     const { row, phase } = line, node = make("li");
     const space = make("span", "", "space");
-    space.style.cssText = `display:inline-block;width:${place.width + 10}px`;
-    const at = make("span", row ? seconds(line.at) : "", "at");
+    space.style.width = `${place.width + 10}px`;
+    const at = make("span", row ? seconds(line.at) : "", "at"), said = make("span", row ? [] : line.pause, "said");
     at.style.width = `${place.time}px`;
-    if (!row) { node.className = "pause"; node.append(at, space, line.pause); return node; }
+    node.style.height = `${place.row}px`;
+    node.append(at, space, said);
+    if (!row) { node.className = "pause"; return node; }
     const [what, more] = words(data, row, phase), name = who(data, row);
     const hit = row.about.some(([key]) => data.keys[key][2]);
     node.className = `${row.kind}${hit && row.kind !== "fault" ? " hit" : ""}`;
     node.dataset.row = row.index;
     node.tabIndex = -1;
-    node.append(at, space);
-    if (name) node.append(make("b", name, "worker"), " ");
-    node.append(what, " ");
+    if (name) said.append(make("b", name, "worker"), " ");
+    said.append(what, " ");
+    if (row.kind === "effect") said.append(`${more} `);
+    if (row.faults && phase !== "reply") said.append(make("span", `◆ ${row.faults} `, "then"));
     for (const [key] of row.about.slice(0, 3))
-      node.append(make("span", `${data.keys[key][0]}${data.keys[key][2] ? " ✘" : ""}`, `key${data.keys[key][2] ? " bad" : ""}`), " ");
-    if (row.about.length > 3) node.append(`and ${row.about.length - 3} more keys `);
-    if (row.faults && phase !== "reply") node.append(make("span", `◆ ${row.faults} `, "then"));
-    node.append(make("span", more, "more"));
+      said.append(make("span", `${data.keys[key][0]}${data.keys[key][2] ? " ✘" : ""}`, `key${data.keys[key][2] ? " bad" : ""}`), " ");
+    if (row.about.length > 3) said.append(`and ${row.about.length - 3} more keys `);
+    if (row.kind !== "effect") said.append(more);
     return node;
   }
 
@@ -232,7 +234,7 @@
 
   function start(place) {
     const data = unpack(charts[Number(place.dataset.chart)]);
-    const keys = make("select", [make("option", `all ${number(data.keys.length)} keys`)]);
+    const keys = make("select", [make("option", `all ${number(data.keys.length)} keys here`)]);
     keys.options[0].value = "-1";
     data.keys.forEach(([alias, , bad], n) => {
       const option = make("option", bad ? `${alias} ✘ violates` : alias);
@@ -259,11 +261,14 @@
       const at = layout(data, lines, board.clientWidth || 800);
       const list = make("ol", lines.map((line) => item(data, line, at)), "rows");
       list.setAttribute("aria-label", "events in order");
+      list.style.setProperty("--lines", at.row > 40 ? 2 : 1);
       const body = make("div", [graph(data, lines, at), list]);
       body.style.position = "relative";
       board.replaceChildren(header(data, at), body);
       const first = list.querySelector("li[data-row]");
       if (first) first.tabIndex = 0;
+      const broke = list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
+      board.scrollTop = broke ? broke.offsetTop - board.clientHeight / 2 : 0;
       const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
       count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
     };
