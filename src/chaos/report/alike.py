@@ -9,7 +9,7 @@ story when keys, processes, counts and times are taken away.
 - Where nothing was done twice: the effect that the story ends with, and those that were asked for and never done.
 
 Two violated schedules look alike if the same invariants were broken and the keys' stories leave the same. Two unknown
-ones do if the first lines of their reasons are the same but for numbers, ids and names of keys. A program may have two
+ones do if the first lines of their reasons are the same but for faults, points, ids and numbers. A program may have two
 faults that look alike, and one that looks different at different places.
 """
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![0-9A-Za-z])(?=[a-f]*\d)[0-9a-f]{6,}(?![0-9A-Za-z])")
 _NUMBER = re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)?")
 _KEY = re.compile(r"\[[^\[\]]+\]")
+_FAULT = re.compile(r"[\w.-]+~\d+/[\w.-]+(?:\[[^\[\]]+\])?#\d+(?::[\w-]+(?:=[\w.,-]*\w)?)?")
 _SEEN = re.compile(r"(; arrivals were seen at ).*")
 
 
@@ -109,6 +110,10 @@ def _reasons(outcome: Outcome) -> tuple[str, ...]:
 
 
 def abstract(reason: str) -> str:
-    """A reason's first line without its numbers, ids, keys, and the list of what was seen elsewhere."""
-    line = _SEEN.sub(r"\1…", reason.partition("\n")[0])
+    """A reason's first line without points, keys, ids and numbers, and the list of what was seen elsewhere."""
+    line = _SEEN.sub(r"\1…", _FAULT.sub(_nameless, reason.partition("\n")[0]))
     return _NUMBER.sub("n", _KEY.sub("[…]", _ID.sub("…", line)))
+
+
+def _nameless(match: re.Match[str]) -> str:
+    return "a fault" if ":" in match[0] else "a point"

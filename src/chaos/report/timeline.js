@@ -2,7 +2,7 @@
 // Draws each schedule's timeline from the page's data (chart.py says what a row has). Texts go in as text, never as HTML.
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
-  const SECOND = 10000, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
+  const SECOND = 10000, PAPER = 640, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
   const OUTCOMES = {
     done: "✓ done", refused: "✕ refused", lost: "╌ lost", unclear: "? unclear", sent: "→ sent", "": "○ no reply",
   };
@@ -42,7 +42,7 @@
         if (phase === "ask") return [`${row.what} asked`, ""];
         return [row.what, phase === "reply" ? `${OUTCOMES[row.outcome] ?? row.outcome}, asked at ${seconds(row.at)}` :
           OUTCOMES[row.outcome] ?? row.outcome];
-      case "fault": return [`◆ ${fault(row)[1]}`, `${row.detail}, at ${fault(row)[0].replace(/^[^/]*\//, "")}`];
+      case "fault": return [`◆ ${fault(row)[1]}:`, `${row.detail}, at ${fault(row)[0].replace(/^[^/]*\//, "")}`];
       case "spared": return [`${fault(row)[1]} was not carried out`, `at ${fault(row)[0]}: ${row.detail}`];
       case "start": return ["started", `(${row.what})`];
       case "checkpoint": return [`◇ ${row.what}`, ""];
@@ -91,7 +91,13 @@
     const longest = Math.max(0, ...lanes.map((lane) => data.lanes[lane][0].length)) * 7.4 + 14;
     const step = Math.max(14, Math.min(Math.max(longest, 84), (width * share - time) / Math.max(1, lanes.length)));
     const x = new Map(lanes.map((lane, i) => [lane, (i + 0.5) * step]));
-    return { lanes, time, row: wide ? 26 : 44, step, x, width: lanes.length * step, level: step >= longest, longest };
+    const tall = wide ? 26 : 54, middles = [];
+    let height = 0;
+    for (const { pause } of lines) {
+      middles.push(height + (pause ? 24 : tall) / 2);
+      height += pause ? 24 : tall;
+    }
+    return { lanes, time, tall, middles, height, x, width: lanes.length * step, level: step >= longest, longest };
   }
 
   function header(data, place) {
@@ -117,8 +123,8 @@
   const arrow = (x, y, way, fill) =>
     `<path d="M${x - 7 * way} ${y - 4.5}L${x} ${y}L${x - 7 * way} ${y + 4.5}${fill ? "Z" : ""}" fill="${fill ? "currentColor" : "none"}" stroke="currentColor" stroke-width="1.5"/>`;
   const cross = (x, y) => `<path d="M${x - 5} ${y - 5}l10 10m0 -10l-10 10" stroke="var(--bad)" stroke-width="2.5"/>`;
-  const diamond = (x, y, size, fill) =>
-    `<path d="M${x} ${y - size}L${x + size} ${y}L${x} ${y + size}L${x - size} ${y}Z" fill="${fill}" stroke="var(--paper)" stroke-width="1"/>`;
+  const diamond = (x, y, size, fill, edge = "var(--paper)") =>
+    `<path d="M${x} ${y - size}L${x + size} ${y}L${x} ${y + size}L${x - size} ${y}Z" fill="${fill}" stroke="${edge}" stroke-width="1.5"/>`;
 
   function effect(row, phase, x, y) {
     const from = x.get(row.lane), to = x.get(row.service), way = to > from ? 1 : -1, end = to - 3 * way;
@@ -139,11 +145,11 @@
 
   // The lanes themselves: a process lives from its start to what ended it, and the hatched band is the time without it.
   function lifelines(data, lines, place, hatch) {
-    const middle = (n) => (n + 0.5) * place.row, height = lines.length * place.row, first = new Map(), last = new Map();
+    const { middles, height } = place, first = new Map(), last = new Map();
     lines.forEach(({ row, phase }, n) => {
       if (!row || row.lane < 0) return;
-      if (!first.has(row.lane)) first.set(row.lane, middle(n));
-      if (row.ends && phase !== "reply") last.set(row.lane, middle(n));
+      if (!first.has(row.lane)) first.set(row.lane, middles[n]);
+      if (row.ends && phase !== "reply") last.set(row.lane, middles[n]);
     });
     let drawn = "";
     for (const lane of place.lanes) {
@@ -165,14 +171,14 @@
     const hatch = `hatch-${unique++}`, parts = [];
     lines.forEach(({ row, phase }, n) => {
       if (!row || !(place.x.has(row.lane))) return;
-      const x = place.x.get(row.lane), y = (n + 0.5) * place.row;
+      const x = place.x.get(row.lane), y = place.middles[n];
       if (row.kind === "effect") parts.push(effect(row, phase, place.x, y));
       else if (row.kind === "fault") parts.push(diamond(x, y, 9, "var(--bad)"));
       else if (row.kind === "start") parts.push(`<circle cx="${x}" cy="${y}" r="6" fill="var(--good)" stroke="var(--paper)"/>`);
-      else parts.push(diamond(x, y, 5, "var(--soft)"));
+      else parts.push(diamond(x, y, 6, "var(--paper)", "currentColor"));
     });
     const defs = `<defs><pattern id="${hatch}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" fill="var(--bad)" opacity=".12"/><rect width="2" height="6" fill="var(--bad)" opacity=".55"/></pattern></defs>`;
-    const svg = graphic(place.width, lines.length * place.row, defs + lifelines(data, lines, place, hatch) + parts.join(""));
+    const svg = graphic(place.width, place.height, defs + lifelines(data, lines, place, hatch) + parts.join(""));
     svg.classList.add("graph");
     svg.style.left = `${place.time}px`;
     return svg;
@@ -184,7 +190,7 @@
     space.style.width = `${place.width + 10}px`;
     const at = make("span", row ? seconds(line.at) : "", "at"), said = make("span", row ? [] : line.pause, "said");
     at.style.width = `${place.time}px`;
-    node.style.height = `${place.row}px`;
+    node.style.height = `${row ? place.tall : 24}px`;
     node.append(at, space, said);
     if (!row) { node.className = "pause"; return node; }
     const [what, more] = words(data, row, phase), name = who(data, row);
@@ -252,22 +258,22 @@
     all.addEventListener("toggle", () => { if (all.open && !all.querySelector("table")) all.append(table(data)); });
     place.replaceChildren(make("h4", "Timeline"), make("div", [choice("Key", keys), choice("Search", search)], "tools"), count, board, detail, all);
 
-    const draw = () => {
+    const draw = (wide) => {
       const key = Number(keys.value), text = search.value.trim().toLowerCase();
       const shown = data.rows.filter((row) => matches(data, row, key, text));
       const complete = key < 0 && !text;
       const lines = toLines(shown, complete);
       if (complete && data.rest) lines.push({ pause: `… ${number(data.rest)} events are left out here` });
-      const at = layout(data, lines, board.clientWidth || 800);
+      const at = layout(data, lines, wide || board.clientWidth || 800);
       const list = make("ol", lines.map((line) => item(data, line, at)), "rows");
       list.setAttribute("aria-label", "events in order");
-      list.style.setProperty("--lines", at.row > 40 ? 2 : 1);
+      list.style.setProperty("--lines", at.tall > 40 ? 3 : 1);
       const body = make("div", [graph(data, lines, at), list]);
       body.style.position = "relative";
       board.replaceChildren(header(data, at), body);
       const first = list.querySelector("li[data-row]");
       if (first) first.tabIndex = 0;
-      const broke = list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
+      const broke = complete && list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
       board.scrollTop = broke ? broke.offsetTop - board.clientHeight / 2 : 0;
       const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
       count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
@@ -289,13 +295,15 @@
       nodes[to].tabIndex = 0;
       nodes[to].focus();
     });
-    keys.addEventListener("change", draw);
-    search.addEventListener("input", draw);
+    keys.addEventListener("change", () => draw());
+    search.addEventListener("input", () => draw());
+    window.addEventListener("beforeprint", () => draw(PAPER));
+    window.addEventListener("afterprint", () => draw());
     let width = 0;
     new ResizeObserver(() => {
       if (board.clientWidth === width) return;
       width = board.clientWidth;
-      requestAnimationFrame(draw);
+      requestAnimationFrame(() => draw());
     }).observe(board);
   }
 

@@ -118,7 +118,10 @@ def _others(title: str, outcomes: Sequence[Outcome], articles: dict[int, str]) -
     if not outcomes:
         return ""
     shown = "".join(articles.get(id(one), "") for one in outcomes)
-    rest = sections.rest([one for one in outcomes if id(one) not in articles], "by their replay lines")
+    rest = sections.rest(
+        [one for one in outcomes if id(one) not in articles],
+        "more, by their replay lines" if shown else "by their replay lines",
+    )
     many = len(outcomes)
     return f"<section><h2>{title}: {many:,} {sections.plural('schedule', many)}</h2>{shown}{rest}</section>"
 

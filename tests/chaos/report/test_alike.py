@@ -91,14 +91,16 @@ def test_essence() -> None:
     ("reason", "left"),
     [
         ("waited 0.4 s; last seen: jobs has 12 rows\n--- a.log\ntext", "waited n s; last seen: jobs has n rows"),
-        ("w~1/http.put[key-7]#7:crash-after did not fire", "w~n/http.put[…]#n:crash-after did not fire"),
+        ("w~1/http.put[key-7]#7:freeze=held,0.1: it did not fire", "a fault: it did not fire"),
+        ("nothing was broken at w.x~0/w.taken#2", "nothing was broken at a point"),
+        ("[key-1] is w~1's", "[…] is w~n's"),
         ("key 1e3d7e23-18ac-448e-b666-1443f0f6271f is gone", "key … is gone"),
         ("/x/lane_098c23_20/ledger.jsonl is odd", "/x/lane_…_n/ledger.jsonl is odd"),
         ("it did not fire; arrivals were seen at a/b, c/d", "it did not fire; arrivals were seen at …"),
     ],
 )
 def test_reasons(reason: str, left: str) -> None:
-    """Of a reason, numbers, ids, keys and all lines but the first do not count."""
+    """Of a reason, points, keys, ids, numbers and all lines but the first do not count."""
     assert abstract(reason) == left
 
 
