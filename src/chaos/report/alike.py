@@ -70,13 +70,17 @@ def essence(told: Sequence[Moment], alias: str) -> str:
     repeated = [name for name, count in times.items() if count > 1]
     if repeated:
         outside = [name for name in repeated if "/http." in name]
-        return f"{' and '.join(sorted(outside or repeated))} was done more than once"
+        return f"{_are(outside or repeated)} done more than once"
     if not own:
         return "no effect about the key was seen"
     last = next((one for one in reversed(own) if one.done), None)
-    never = sorted(name for name, count in times.items() if not count)
-    missed = f"; {' and '.join(never)} was asked for, not done" if never else ""
+    never = [name for name, count in times.items() if not count]
+    missed = f"; {_are(never)} asked for, not done" if never else ""
     return f"{f'the last effect done is {last.role}/{last.what}' if last else 'nothing was done'}{missed}"
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{' and '.join(sorted(names))} {'was' if len(names) == 1 else 'were'}"
 
 
 def violated(outcomes: Iterable[Outcome]) -> list[Group]:

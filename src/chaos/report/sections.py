@@ -66,8 +66,8 @@ def plural(noun: str, many: int) -> str:
     return noun if many == 1 else f"{noun}s"
 
 
-def group(name: str, what: Group, shown: str, rest: str) -> str:
-    """Schedules that look alike: how many, what they have in common, where they were broken; then each."""
+def group(name: str, what: Group, rest: str) -> tuple[str, str]:
+    """Schedules that look alike: what stands before those that are shown, and what behind them."""
     many = len(what.outcomes)
     status = what.outcomes[0].status
     title = f"{many:,} {_failing(status)} schedules look alike" if many > 1 else f"1 {_failing(status)} schedule"
@@ -80,11 +80,12 @@ def group(name: str, what: Group, shown: str, rest: str) -> str:
         if places and many > 1
         else ""
     )
-    return (
+    before = (
         f'<section class="group {status}" aria-labelledby="{name}"><h3 id="{name}">'
         f'<span class="sign" aria-hidden="true">{SIGNS[status]}</span> {title}</h3>'
-        f'<ul class="likeness">{alike}</ul>{table}{shown}{rest}</section>'
+        f'<ul class="likeness">{alike}</ul>{table}'
     )
+    return before, f"{rest}</section>"
 
 
 def _failing(status: str) -> str:

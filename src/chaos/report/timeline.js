@@ -234,13 +234,8 @@
     return make("table", [make("thead", make("tr", names.map((one) => make("th", one)))), make("tbody", body)]);
   }
 
-  function choice(label, control) {
-    return make("label", [label, control]);
-  }
-
-  function start(place) {
-    const data = unpack(charts[Number(place.dataset.chart)]);
-    const keys = make("select", [make("option", `all ${number(data.keys.length)} keys here`)]);
+  function choices(data) {
+    const keys = make("select", make("option", `all ${number(data.keys.length)} keys here`));
     keys.options[0].value = "-1";
     data.keys.forEach(([alias, , bad], n) => {
       const option = make("option", bad ? `${alias} ✘ violates` : alias);
@@ -248,62 +243,73 @@
       keys.append(option);
     });
     if (data.keys.some(([, , bad]) => bad)) keys.value = "0";
-    const search = make("input");
+    return keys;
+  }
+
+  // What a timeline consists of, on the page.
+  function furnish(place, data) {
+    const keys = choices(data), search = make("input"), count = make("p", "", "count");
+    const board = make("div", [], "board"), detail = make("div", [], "facts-of");
     search.type = "search";
     search.placeholder = "http.post, payment~1, an id …";
-    const count = make("p", "", "count"), board = make("div", [], "board"), detail = make("div", [], "facts-of");
     count.setAttribute("role", "status");
     detail.textContent = "Point at a row, or go through the rows with the arrow keys, to see all that is known of it.";
     const all = make("details", make("summary", `The ${number(data.rows.length)} rows as a table`), "events");
     all.addEventListener("toggle", () => { if (all.open && !all.querySelector("table")) all.append(table(data)); });
-    place.replaceChildren(make("h4", "Timeline"), make("div", [choice("Key", keys), choice("Search", search)], "tools"), count, board, detail, all);
+    const tools = make("div", [make("label", ["Key", keys]), make("label", ["Search", search])], "tools");
+    place.replaceChildren(make("h4", "Timeline"), tools, count, board, detail, all);
+    return { keys, search, count, board, detail };
+  }
 
-    const draw = (wide) => {
-      const key = Number(keys.value), text = search.value.trim().toLowerCase();
-      const shown = data.rows.filter((row) => matches(data, row, key, text));
-      const complete = key < 0 && !text;
-      const lines = toLines(shown, complete);
-      if (complete && data.rest) lines.push({ pause: `… ${number(data.rest)} events are left out here` });
-      const at = layout(data, lines, wide || board.clientWidth || 800);
-      const list = make("ol", lines.map((line) => item(data, line, at)), "rows");
-      list.setAttribute("aria-label", "events in order");
-      list.style.setProperty("--lines", at.tall > 40 ? 3 : 1);
-      const body = make("div", [graph(data, lines, at), list]);
-      body.style.position = "relative";
-      board.replaceChildren(header(data, at), body);
-      const first = list.querySelector("li[data-row]");
-      if (first) first.tabIndex = 0;
-      const broke = complete && list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
-      board.scrollTop = broke ? broke.offsetTop - board.clientHeight / 2 : 0;
-      const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
-      count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
-    };
+  function draw(data, { keys, search, count, board }, wide) {
+    const key = Number(keys.value), text = search.value.trim().toLowerCase(), complete = key < 0 && !text;
+    const shown = data.rows.filter((row) => matches(data, row, key, text));
+    const lines = toLines(shown, complete);
+    if (complete && data.rest) lines.push({ pause: `… ${number(data.rest)} events are left out here` });
+    const place = layout(data, lines, wide || board.clientWidth || 800);
+    const list = make("ol", lines.map((line) => item(data, line, place)), "rows");
+    list.setAttribute("aria-label", "events in order");
+    list.style.setProperty("--lines", place.tall > 40 ? 3 : 1);
+    board.replaceChildren(header(data, place), make("div", [graph(data, lines, place), list], "field"));
+    const first = list.querySelector("li[data-row]");
+    if (first) first.tabIndex = 0;
+    const broke = complete && list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
+    board.scrollTop = broke ? broke.offsetTop - board.clientHeight / 2 : 0;
+    const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
+    count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
+  }
+
+  function walk(board, event) {
+    const nodes = [...board.querySelectorAll("li[data-row]")], now = nodes.indexOf(document.activeElement);
+    const to = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: nodes.length - 1 }[event.key];
+    if (to === undefined || !nodes[to]) return;
+    event.preventDefault();
+    if (nodes[now]) nodes[now].tabIndex = -1;
+    nodes[to].tabIndex = 0;
+    nodes[to].focus();
+  }
+
+  function start(place) {
+    const data = unpack(charts[Number(place.dataset.chart)]), view = furnish(place, data), { board } = view;
+    const redraw = (wide) => draw(data, view, wide);
     const pick = (node) => {
       if (!node || node.classList.contains("picked")) return;
       board.querySelectorAll(".picked").forEach((one) => one.classList.remove("picked"));
       node.classList.add("picked");
-      detail.replaceChildren(facts(data, data.rows[Number(node.dataset.row)]));
+      view.detail.replaceChildren(facts(data, data.rows[Number(node.dataset.row)]));
     };
     for (const kind of ["mouseover", "focusin", "click"])
       board.addEventListener(kind, (event) => pick(event.target.closest("li[data-row]")));
-    board.addEventListener("keydown", (event) => {
-      const nodes = [...board.querySelectorAll("li[data-row]")], now = nodes.indexOf(document.activeElement);
-      const to = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: nodes.length - 1 }[event.key];
-      if (to === undefined || !nodes[to]) return;
-      event.preventDefault();
-      if (nodes[now]) nodes[now].tabIndex = -1;
-      nodes[to].tabIndex = 0;
-      nodes[to].focus();
-    });
-    keys.addEventListener("change", () => draw());
-    search.addEventListener("input", () => draw());
-    window.addEventListener("beforeprint", () => draw(PAPER));
-    window.addEventListener("afterprint", () => draw());
+    board.addEventListener("keydown", (event) => walk(board, event));
+    view.keys.addEventListener("change", () => redraw());
+    view.search.addEventListener("input", () => redraw());
+    window.addEventListener("beforeprint", () => redraw(PAPER));
+    window.addEventListener("afterprint", () => redraw());
     let width = 0;
     new ResizeObserver(() => {
       if (board.clientWidth === width) return;
       width = board.clientWidth;
-      requestAnimationFrame(() => draw());
+      requestAnimationFrame(() => redraw());
     }).observe(board);
   }
 

@@ -100,16 +100,16 @@ def _part_of(title: str, groups: Sequence[Group], articles: dict[int, str], room
     for number, group in enumerate(groups):
         shown = "".join(articles.get(id(one), "") for one in group.outcomes)
         rest = [one for one in group.outcomes if id(one) not in articles]
-        frame = sections.group(
-            f"{title}-{number}", group, "{}", sections.rest(rest, "more like these, by their replay lines")
+        before, behind = sections.group(
+            f"{title}-{number}", group, sections.rest(rest, "more like these, by their replay lines")
         )
-        if not room.take(frame):
+        if not room.take(before + behind):
             left = sum(len(one.outcomes) for one in groups[number:])
             parts.append(
                 f'<p class="aside">Left out, because the page would have become too large: {left:,} schedules.</p>'
             )
             break
-        parts.append(frame.replace("{}", shown, 1))
+        parts += [before, shown, behind]
     return "".join(parts)
 
 

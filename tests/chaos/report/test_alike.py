@@ -79,11 +79,14 @@ def test_essence() -> None:
     play.effect("relay.0", "http.post", "key-2")
     play.broke("relay~0/http.post[key-2]#1:repeat", "relay~0", "delivered twice")
     play.effect("relay.0", "postgres.commit", "key-3", outcome="refused")
+    for site in ("postgres.write", "kafka.produce") * 2:
+        play.effect("relay.0", site, "key-5")
     told = moments(play.events)
 
     assert essence(told, "key-1") == "relay/kafka.produce was done more than once"
     assert essence(told, "key-2") == "relay/http.post was done more than once"
     assert essence(told, "key-3") == "nothing was done; relay/postgres.commit was asked for, not done"
+    assert essence(told, "key-5") == "relay/kafka.produce and relay/postgres.write were done more than once"
     assert essence(told, "key-4") == "no effect about the key was seen"
 
 

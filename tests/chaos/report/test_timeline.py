@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
@@ -112,16 +113,11 @@ def test_too_many_faults() -> None:
 
 def test_the_page_has_a_limit() -> None:
     """However much there is to tell, the page is no larger than it may be, and says what is missing."""
-    one = thousand_orders(700)
+    one = thousand_orders(400)
     outcomes = [msgspec.structs.replace(one, schedule=f"{one.schedule}; {number}") for number in range(20)]
-    many = [
-        Outcome(
-            f"x~0/y#{n}:crash-before",
-            "unknown",
-            reasons=tuple(f"{chr(97 + n % 26) * 9} {chr(98 + n // 26)} {i}" * 40 for i in range(40)),
-        )
-        for n in range(600)
-    ]
+    letters = itertools.product("ghijklmnopqrstuvwxyz", repeat=2)
+    many = [Outcome("x~0/y#1:crash-before", "unknown", reasons=(f"{a}{b} " * 100,) * 10) for a, b in letters]
+    many = [msgspec.structs.replace(two, reasons=tuple(f"{s} {two.reasons[0]}" for s in "abcdefghij")) for two in many]
     huge = "x" * 5000
     found = Finding(huge, huge, "key-1", huge, (huge,) * 50)
     page = timeline.page(
