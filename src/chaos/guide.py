@@ -1,21 +1,24 @@
 """What an exploration has reached, what it has not, and which of some schedules would add most.
 
 Counted are *pairs*: what was done at one kind of place and then what was done at another, such as ``relay/kafka.produce
-crash-after`` and ``payment/postgres.commit crash-before``, apart for one key and for two. The place of a kind of effect
-is what a bug is about, not which of three orders it was. A pair is reached when both faults have fired in one drill.
+crash-after`` and ``payment/postgres.commit crash-before``, apart for one key, for an earlier and for a later one. The
+place of a kind of effect is what a bug is about, not which of three orders it was. A pair is reached when both faults
+have fired in one drill. Pairs in two workers are worth most: what one worker does alone is what sweeps are for.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chaos.drill import Verdict
     from chaos.schedule import Fault, Schedule
+
+Keys: TypeAlias = Literal["same", "later", "earlier"]
 
 
 class Kind(NamedTuple):
@@ -26,6 +29,11 @@ class Kind(NamedTuple):
     site: str
     action: str
 
+    @property
+    def weight(self) -> float:
+        """How much it is worth to try it."""
+        return 0.2
+
     @classmethod
     def of(cls, fault: Fault) -> Kind:
         """The kind of a fault."""
@@ -33,11 +41,16 @@ class Kind(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two kinds that follow each other, about the same key or not."""
+    """Two kinds that follow each other; `keys` is whether the second is about the same key."""
 
     first: Kind
     then: Kind
-    one_key: bool
+    keys: Keys
+
+    @property
+    def weight(self) -> float:
+        """How much it is worth to try it."""
+        return 1.0 if self.first.worker != self.then.worker else 0.3
 
 
 class Guide:
@@ -68,9 +81,12 @@ class Guide:
         return f"{len(self.kinds & self.reached)} of {len(self.kinds)} kinds of faults, {pairs} pairs of them"
 
     def _worth(self, schedule: Schedule) -> float:
-        """Of its features, the part that is new; one that was tried before counts less each time."""
-        new = [0.0 if one in self.reached else 1 / (1 + self._tried[one]) for one in features(schedule.faults)]
-        return sum(new) / len(new)
+        """The mean worth of its features; one that was tried before is worth less each time, and never nothing.
+
+        The same pair may do no harm to one order and harm to another, and may come out differently the next time.
+        """
+        worths = [one.weight / (1 + self._tried[one]) ** 2 for one in features(schedule.faults)]
+        return sum(worths) / len(worths)
 
 
 def features(faults: Iterable[Fault]) -> Iterator[Kind | Pair]:
@@ -78,4 +94,5 @@ def features(faults: Iterable[Fault]) -> Iterator[Kind | Pair]:
     some = list(faults)
     yield from map(Kind.of, some)
     for first, then in itertools.combinations(some, 2):
-        yield Pair(Kind.of(first), Kind.of(then), first.key == then.key)
+        keys: Keys = "earlier" if then.key < first.key else "later"
+        yield Pair(Kind.of(first), Kind.of(then), "same" if first.key == then.key else keys)

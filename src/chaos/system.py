@@ -13,6 +13,7 @@ from chaos.history import Judged, Noted, write
 from chaos.recording import record
 from chaos.schedule import Schedule
 from chaos.sweep import WHOLE, run_sweep
+from chaos.waiting import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
     from chaos.sweep import Body, Sweep
+
+_LOOK_S = 0.01
 
 
 class System:
@@ -147,7 +150,7 @@ class System:
         self.crew.revive()
         if not plan.faults or not all(fault.key for fault in plan.faults):
             self.crew.rest()  # what counts without a key might count what comes late from the drill before
-        left = self.outstanding()
+        left = self._left_over()
         verdict = run_drill(self, plan)
         verdict.reasons += untold
         verdict.reasons += [f"work of an earlier drill was left: {left}"] if left else []
@@ -155,6 +158,13 @@ class System:
         verdict.history.append(Judged(time.time(), *said))
         write(self.lane.files / "history.jsonl", verdict.history)
         return verdict
+
+    def _left_over(self) -> str:
+        """What the drill before has left to do and is not done in the time that it would have had for it."""
+        deadline = Deadline(self.grace)
+        while (left := self.outstanding()) and not deadline.passed:
+            self.crew.wait(_LOOK_S)
+        return left
 
     def _require_known(self, plan: Schedule) -> None:
         names = [worker.name for worker in self.workers]

@@ -3,14 +3,14 @@
 Nobody can see a cause in a history, so this claims likeness and no more. It looks at what is left of a violated key's
 story when keys, processes, counts and times are taken away.
 
-- An effect that was done more than once for the key, by role and site: ``payment/http.post was done more than once``. If
-  requests to HTTP services are among those, they alone count: what a ledger records is mostly one of them, and what else
-  was repeated depends on where the worker happened to be broken.
+- An effect that was done more than once for the key, by role and site: ``payment/http.post was done more than once``.
+  If requests to HTTP services are among those, they alone count: what a ledger records is mostly one of them, and what
+  else was repeated depends on where the worker happened to be broken.
 - Where nothing was done twice: the effect that the story ends with, and those that were asked for and never done.
 
-Two violated schedules look alike if the same invariants were broken and the keys' stories leave the same. Two unknown ones
-do if they have the same reasons, but for numbers, ids and names of keys, of which the first line of each is compared. A
-program may have two faults that look alike, and one that looks different at different places.
+Two violated schedules look alike if the same invariants were broken and the keys' stories leave the same. Two unknown
+ones do if the first lines of their reasons are the same but for faults, points, ids and numbers. A program may have two
+faults that look alike, and one that looks different at different places.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![0-9A-Za-z])(?=[a-f]*\d)[0-9a-f]{6,}(?![0-9A-Za-z])")
 _NUMBER = re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)?")
 _KEY = re.compile(r"\[[^\[\]]+\]")
+_FAULT = re.compile(r"[\w.-]+~\d+/[\w.-]+(?:\[[^\[\]]+\])?#\d+(?::[\w-]+(?:=[\w.,-]*\w)?)?")
 _SEEN = re.compile(r"(; arrivals were seen at ).*")
 
 
@@ -44,16 +45,20 @@ class Group:
 
     @property
     def broken(self) -> list[tuple[str, str]]:
-        """Where their last fault was carried out, by role and site, and which kinds of fault those were, how often."""
+        """Where faults fired, by role and site; which, and in how many of the schedules."""
         places: dict[str, Counter[str]] = {}
         for one in self.outcomes:
-            point, _, action = (one.fired[-1][0] if one.fired else one.schedule.rpartition("; ")[2]).rpartition(":")
-            name = split(point)
-            places.setdefault(f"{name.worker}/{name.site}" if point else "nowhere", Counter())[action] += 1
-        return [
-            (place, ", ".join(f"{action} x{n}" if n > 1 else action for action, n in kinds.most_common() if action))
-            for place, kinds in places.items()
-        ]
+            for fault in dict.fromkeys(_place(fault) for fault, _ in one.fired):
+                places.setdefault(fault[0], Counter())[fault[1]] += 1
+        ranked = sorted(places.items(), key=lambda place: -place[1].total())
+        return [(place, ", ".join(f"{action} in {n}" for action, n in kinds.most_common())) for place, kinds in ranked]
+
+
+def _place(fault: str) -> tuple[str, str]:
+    """Role and site, and what was done there."""
+    point, _, action = fault.rpartition(":")
+    name = split(point)
+    return f"{name.worker}/{name.site}", action
 
 
 def essence(told: Sequence[Moment], alias: str) -> str:
@@ -65,13 +70,17 @@ def essence(told: Sequence[Moment], alias: str) -> str:
     repeated = [name for name, count in times.items() if count > 1]
     if repeated:
         outside = [name for name in repeated if "/http." in name]
-        return f"{' and '.join(sorted(outside or repeated))} was done more than once"
+        return f"{_are(outside or repeated)} done more than once"
     if not own:
         return "no effect about the key was seen"
     last = next((one for one in reversed(own) if one.done), None)
-    never = sorted(name for name, count in times.items() if not count)
-    missed = f"; {' and '.join(never)} was asked for and not done" if never else ""
+    never = [name for name, count in times.items() if not count]
+    missed = f"; {_are(never)} asked for, not done" if never else ""
     return f"{f'the last effect done is {last.role}/{last.what}' if last else 'nothing was done'}{missed}"
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{' and '.join(sorted(names))} {'was' if len(names) == 1 else 'were'}"
 
 
 def violated(outcomes: Iterable[Outcome]) -> list[Group]:
@@ -105,6 +114,10 @@ def _reasons(outcome: Outcome) -> tuple[str, ...]:
 
 
 def abstract(reason: str) -> str:
-    """A reason's first line without its numbers, ids, keys, and the list of what was seen elsewhere."""
-    line = _SEEN.sub(r"\1…", reason.partition("\n")[0])
+    """A reason's first line without points, keys, ids and numbers, and the list of what was seen elsewhere."""
+    line = _SEEN.sub(r"\1…", _FAULT.sub(_nameless, reason.partition("\n")[0]))
     return _NUMBER.sub("n", _KEY.sub("[…]", _ID.sub("…", line)))
+
+
+def _nameless(match: re.Match[str]) -> str:
+    return "a fault" if ":" in match[0] else "a point"

@@ -1,8 +1,8 @@
 """What the page's script draws a schedule's timeline from: lanes, and rows of small numbers; a text stands there once.
 
-A drill of a thousand orders has ten thousand events, and a page has to open. So a timeline has at most `EVENTS` of them:
-first all faults, restarts and notes, then what is about violating keys, then what is nearest to those in time. What was
-left out is counted, as a whole and before each row.
+A drill of a thousand orders has ten thousand events, and a page has to open. So a timeline has at most `EVENTS` of
+them: first all faults, restarts and notes, then what is about violating keys, then what is nearest to those in time.
+What was left out is counted, as a whole and before each row.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def encode(outcome: Outcome) -> str:
 def draw(outcome: Outcome, told: Sequence[Moment]) -> dict[str, Any]:
     """A timeline as data.
 
-    ``texts``; ``lanes``, the processes in order of worker and incarnation and then the services, each as name, kind (0: a
-    process, 1: a service) and the lane that it came in place of, or -1; ``keys``, each as alias, the keys it stands for,
-    and whether it violates. A row has the kind, the time in tenths of milliseconds, the lane, the text of what it is,
-    the service's lane, the keys it is about and the count in each one's name, the text of the outcome, the time of the
-    reply or -1, the text of the faults, the detail's, the point's name by count, and how many events were left out
-    directly before it.
+    ``lanes`` are the processes by worker and incarnation, then the services, each as name, kind (0: a process, 1: a
+    service) and the lane that it came in place of, or -1. ``keys`` have alias, the keys that it stands for, and whether
+    one violates. ``shown`` of ``all`` events are here, those that name keys and the first one included. A row has kind,
+    time in tenths of milliseconds, lane, what it is, service's lane, the keys it is about with the count in each one's
+    name, outcome, time of the reply or -1, faults, detail, the point's name by count and that count, how many events
+    were left out directly before it, and whether it ended the process. Texts are numbers, of those in ``texts``.
     """
     violating = {one.alias for one in outcome.findings}
     kept = choose(told, violating)
@@ -80,8 +80,8 @@ def draw(outcome: Outcome, told: Sequence[Moment]) -> dict[str, Any]:
         "keys": [[alias, named.get(alias, []), int(alias in violating)] for alias in keys],
         "rows": rows,
         "rest": sum(one.events for one in told[last + 1 :]),
-        "shown": sum(told[number].events for number in kept),
-        "all": sum(one.events for one in told),
+        "shown": sum(told[number].events for number in kept) + 1 + sum(len(named.get(alias, ())) for alias in keys),
+        "all": len(outcome.history),
         "texts": list(text.texts),
     }
 
@@ -115,9 +115,9 @@ def _lanes(told: Sequence[Moment]) -> list[tuple[str, int, int]]:
     """Workers in the order in which they first did something, all of one worker's processes together."""
     workers: dict[str, set[int]] = {}
     for one in told:
-        worker, mark, number = one.lane.partition("~")
+        worker, mark, incarnation = one.lane.partition("~")
         if mark:
-            workers.setdefault(worker, set()).add(int(number))
+            workers.setdefault(worker, set()).add(int(incarnation))
     found: list[tuple[str, int, int]] = []
     for worker, numbers in workers.items():
         before = -1

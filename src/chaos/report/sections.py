@@ -1,4 +1,4 @@
-"""What a report's page says in words: the verdict, the groups, and of each schedule what is known. HTML, all of it escaped.
+"""What a report's page says in words: the verdict, the groups, and of each schedule what is known. HTML, all escaped.
 
 It can be read, searched and printed without the page's script, which adds the drawings and nothing else.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chaos.report.data import Finding, Outcome, Report
     from chaos.report.story import Step
 
-SIGNS = {"holds": "✔", "violated": "✘", "unknown": "?", "unfit": "–"}
+SIGNS = {"holds": "✔", "violated": "✘", "unknown": "?", "unfit": "·"}
 _SAID = {
     "holds": "No invariant was broken in any schedule that was tried.",
     "violated": "An invariant was broken. What led there is below, with the line that replays it.",
@@ -34,12 +34,12 @@ _LIST = 100
 def head(report: Report) -> str:
     """The verdict, and what was tried."""
     sign = SIGNS.get(report.status, "?")
-    parts = [
+    verdict = (
         f'<header class="verdict {escape(report.status)}"><p class="sign" aria-hidden="true">{sign}</p><div>'
-        f"<h1>{escape(report.system)} <span>{escape(report.status)}</span></h1>"
-        f"<p>{_SAID.get(report.status, '')}</p></div></header>",
-        _facts(report),
-    ]
+        f"<h1>{escape(report.system)}: <span>{escape(report.status)}</span></h1>"
+        f"<p>{_SAID.get(report.status, '')}</p></div></header>"
+    )
+    parts = [verdict, _facts(report)]
     if report.reasons:
         parts.append(f"<section><h2>Why this proves less than it should</h2>{_list(report.reasons)}</section>")
     if report.notes:
@@ -66,22 +66,26 @@ def plural(noun: str, many: int) -> str:
     return noun if many == 1 else f"{noun}s"
 
 
-def group(name: str, what: Group, shown: str, rest: str) -> str:
-    """Schedules that look alike: how many, what they have in common, where they were broken; then each."""
+def group(name: str, what: Group, rest: str) -> tuple[str, str]:
+    """Schedules that look alike: what stands before those that are shown, and what behind them."""
     many = len(what.outcomes)
     status = what.outcomes[0].status
     title = f"{many:,} {_failing(status)} schedules look alike" if many > 1 else f"1 {_failing(status)} schedule"
     alike = "".join(f"<li>{escape(cut(one))}</li>" for one in what.likeness[:_MOST])
     places = "".join(
-        f"<tr><th scope='row'>{_code(place)}</th><td>{escape(kinds) or 'no fault'}</td></tr>"
-        for place, kinds in what.broken[:_LIST]
+        f"<tr><th scope='row'>{_code(place)}</th><td>{escape(kinds)}</td></tr>" for place, kinds in what.broken[:_LIST]
     )
-    table = f"<table class='places'><caption>Broken at</caption>{places}</table>" if status == "violated" else ""
-    return (
+    table = (
+        f"<table class='places'><caption>What fired where, and in how many of them</caption>{places}</table>"
+        if places and many > 1
+        else ""
+    )
+    before = (
         f'<section class="group {status}" aria-labelledby="{name}"><h3 id="{name}">'
         f'<span class="sign" aria-hidden="true">{SIGNS[status]}</span> {title}</h3>'
-        f'<ul class="likeness">{alike}</ul>{table}{shown}{rest}</section>'
+        f'<ul class="likeness">{alike}</ul>{table}'
     )
+    return before, f"{rest}</section>"
 
 
 def _failing(status: str) -> str:
@@ -100,10 +104,11 @@ def article(outcome: Outcome, chart: int | None, *, opened: bool) -> str:
         _stories(outcome),
         _drawing(outcome, chart),
     ]
+    took = f"{escape(outcome.status)} · {outcome.seconds:.2f} s"
     return (
         f'<details class="one {escape(outcome.status)}"{" open" if opened else ""}><summary>'
         f'<span class="sign" aria-hidden="true">{SIGNS.get(outcome.status, "?")}</span> {_code(text)}'
-        f" <small>{again}{escape(outcome.status)} · {outcome.seconds:.2f} s</small></summary>{''.join(inside)}</details>"
+        f" <small>{again}{took}</small></summary>{''.join(inside)}</details>"
     )
 
 
@@ -124,8 +129,8 @@ def _findings(outcome: Outcome) -> str:
 
 
 def _finding(one: Finding) -> str:
-    name = f"{escape(one.alias)} " if one.alias else ""
-    said = f"<p><strong>{escape(one.invariant)}</strong>: {name}{escape(cut(one.detail))} <small>{escape(one.key)}</small></p>"
+    name, key = escape(cut(one.alias or one.key)), f"<small>{escape(cut(one.key))}</small>"
+    said = f"<p><strong>{escape(cut(one.invariant))}</strong>: {name} {escape(cut(one.detail))} {key}</p>"
     if not one.records:
         return said
     records = "\n".join(escape(cut(record, 600)) for record in one.records[:_MOST])
@@ -141,7 +146,7 @@ def _stories(outcome: Outcome) -> str:
     if parts and nameless:
         were = "1 effect is" if nameless == 1 else f"{nameless:,} effects are"
         parts.append(
-            f'<p class="aside">{were} in no story, because the wire could not tell which key it was about.</p>'
+            f'<p class="aside">{were} in no story, because the wire could not tell which key each was about.</p>'
         )
     return "".join(parts)
 
@@ -149,15 +154,13 @@ def _stories(outcome: Outcome) -> str:
 def _story(steps: Sequence[Step]) -> str:
     if not steps:
         return "<p>Nothing that was seen on the wire was about this key.</p>"
-    lines = "".join(
-        f'<li{_emphasis(step.text)}><span class="at">{step.at:.3f}</span> {escape(cut(step.text))}</li>'
-        for step in steps[:_STEPS]
-    )
+    lines = "".join(map(_step, steps[:_STEPS]))
     return f'<ol class="story">{lines}</ol>{"".join(_more(len(steps), "steps", _STEPS))}'
 
 
-def _emphasis(text: str) -> str:
-    return ' class="broke"' if " → " in text or " at " in text.partition(" (asked")[0] else ""
+def _step(step: Step) -> str:
+    kind = ' class="broke"' if step.broke else ""
+    return f'<li{kind}><span class="at">{step.at:.3f}</span> {escape(cut(step.text))}</li>'
 
 
 def _drawing(outcome: Outcome, chart: int | None) -> str:

@@ -1,10 +1,10 @@
 """A drill's history, read for people: moments in order, and the short story of one key in words.
 
-`moments` ties together what belongs together: an effect and what became of it, a fault and the effect it was carried out
-at, a process and the one that came in its place. `story` tells what was about one key, and the faults and restarts in
-between, with the seconds since the drill began. It tells what the history has and no more: an effect that the wire could
-not tie to a key is in nobody's story, and a time is that of whoever saw it (the wire; for faults and restarts the drill,
-which is told a moment later).
+`moments` ties together what belongs together: an effect and what became of it, a fault and the effect it was carried
+out at, a process and the one that came in its place. `story` tells what was about one key, and the faults and restarts
+in between, with the seconds since the drill began. It tells what the history has and no more: an effect that the wire
+could not tie to a key is in nobody's story, and a time is that of whoever saw it (the wire; for faults and restarts the
+drill, which is told a moment later).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from chaos.history import Event
 
 DONE = frozenset({"done", "sent"})
-_WORDS = {"sent": "sent (nobody replies)", "unclear": "and what became of it is unclear", "": "and no reply was seen"}
+_WORDS = {"sent": "sent (nobody replies)", "unclear": "with an unclear outcome", "": "without a reply that was seen"}
 
 
 @dataclass(frozen=True)
 class Moment:
     """Something that happened `at` so many seconds after the drill began, to the process `lane` (``payment~1``).
 
-    `kind` is ``effect``, ``fault``, ``spared``, ``start``, ``checkpoint``, ``accepted``, ``note`` or ``judged``; `what` an
-    effect's site, a fault as text, or words. `points` are its names, `outcome` and `until` what became of it and when,
-    `faults` what was done at it. `ends` says that the process was gone then, `events` how many events it was.
+    `kind` is ``effect``, ``fault``, ``spared``, ``start``, ``checkpoint``, ``accepted``, ``note`` or ``judged``; `what`
+    an effect's site, a fault as text, or words. `points` are its names, `outcome` and `until` what became of it and
+    when, `faults` what was done at it. `ends` says that the process was gone then, `events` how many events it was.
     """
 
     at: float
@@ -52,6 +52,11 @@ class Moment:
         return split(self.points[0]).worker if self.points else self.lane.partition("~")[0]
 
     @property
+    def worker(self) -> str:
+        """Role, and replica if there are several: what a process and its successor have in common."""
+        return self.lane.partition("~")[0]
+
+    @property
     def who(self) -> str:
         """The process, by its role alone while nobody of it was replaced."""
         return self.lane.removesuffix("~0")
@@ -64,10 +69,11 @@ class Moment:
 
 @dataclass(frozen=True)
 class Step:
-    """A line of a story."""
+    """A line of a story, and whether it is one in which something was broken."""
 
     at: float
     text: str
+    broke: bool = False
 
     def __str__(self) -> str:
         return f"{self.at:.3f} {self.text}"
@@ -77,7 +83,7 @@ class Step:
 class _Lives:
     """Which process an event is of: a worker's first, or one that came in place of a killed one.
 
-    A point's ``~n`` counts the role's kills over all replicas, so it does not say that; what was killed and started does.
+    A point's ``~n`` counts the role's kills over all replicas, so it does not say that; faults and restarts do.
     """
 
     history: Sequence[Event]
@@ -167,33 +173,44 @@ def _effect(
 
 
 def _other(event: Event, at: float, lives: _Lives, names: Mapping[str, str]) -> list[Moment]:
+    found: Moment | None = None
     match event:
         case Accepted():
-            return [Moment(at, "accepted", what=event.key, aliases=(names.get(event.key, event.key),))]
+            found = Moment(at, "accepted", what=event.key, aliases=(names.get(event.key, event.key),))
         case Arrived():
-            return [Moment(at, "checkpoint", lives.lane(event.worker), split(event.point).site, (event.point,))]
+            found = Moment(at, "checkpoint", lives.lane(event.worker), split(event.point).site, (event.point,))
         case Broke():
             detail = event.what + (", and nobody overtook it" if event.alone else "")
-            return [Moment(at, "fault", lives.named(event), event.fault, detail=detail, ends=id(event) in lives.deaths)]
+            lane, ends = lives.named(event), id(event) in lives.deaths
+            found = Moment(at, "fault", lane, event.fault, detail=detail, ends=ends)
         case Spared():
-            return [Moment(at, "spared", what=event.fault, detail=event.reason)]
+            found = Moment(at, "spared", what=event.fault, detail=event.reason)
         case Started():
-            return [Moment(at, "start", lives.named(event), f"pid {event.pid}")]
+            found = Moment(at, "start", lives.named(event), f"pid {event.pid}")
         case Noted():
-            return [Moment(at, "note", what=event.text)]
+            found = Moment(at, "note", what=event.text)
         case Judged():
-            return [Moment(at, "judged", what=event.status, detail="; ".join((*event.violations, *event.reasons)))]
-        case _:
-            return []
+            found = Moment(at, "judged", what=event.status, detail="; ".join((*event.violations, *event.reasons)))
+    return [found] if found else []
 
 
 def story(told: Sequence[Moment], alias: str) -> list[Step]:
-    """What was about this key, and the faults and restarts in between."""
+    """What was about this key, and the faults and restarts in between.
+
+    Also the end of a process that had to do with it, and who came in its place, when no more of the key was seen.
+    """
     own = [one for one in told if alias in one.aliases]
     if not own:
         return []
     points = {point for one in own for point in one.points}
-    shown = [one for one in told if alias in one.aliases or _between(one, points)]
+    first, last = own[0].at, max(one.until or one.at for one in own)
+    workers = {one.worker for one in own}
+
+    def told_too(one: Moment) -> bool:
+        over = one.worker in workers and (one.ends or one.kind == "start")
+        return _context(one, points) and first <= one.at and (one.at <= last or over)
+
+    shown = [one for one in told if alias in one.aliases or told_too(one)]
     asked: set[tuple[str, str]] = set()
     steps = []
     for one in shown:
@@ -203,7 +220,7 @@ def story(told: Sequence[Moment], alias: str) -> list[Step]:
     return sorted(steps, key=lambda step: step.at)
 
 
-def _between(one: Moment, points: set[str]) -> bool:
+def _context(one: Moment, points: set[str]) -> bool:
     """Whether it is told although it is about no key: but for a fault that stands with the effect it was done at."""
     return one.kind in {"start", "spared"} or (one.kind == "fault" and one.what.rpartition(":")[0] not in points)
 
@@ -213,14 +230,14 @@ def _steps(one: Moment, shown: Sequence[Moment], *, again: bool) -> list[Step]:
         case "effect":
             return _effect_steps(one, shown, again=again)
         case "accepted":
-            return [Step(one.at, "the workload had it accepted")]
+            return [Step(one.at, "accepted: the system answers for it from here on")]
         case "start":
             return [Step(one.at, f"{one.lane} was started in its place")]
     point, _, action = one.what.rpartition(":")
     where = point.partition("/")[2]
     if one.kind == "spared":
-        return [Step(one.at, f"{action} at {where} was not carried out: {one.detail}")]
-    return [Step(one.at, f"{one.who}: {action} at {where}")]
+        return [Step(one.at, f"{action} at {where} was not carried out: {one.detail}", broke=True)]
+    return [Step(one.at, f"{one.who}: {action} at {where}", broke=True)]
 
 
 def _effect_steps(one: Moment, shown: Sequence[Moment], *, again: bool) -> list[Step]:
@@ -230,6 +247,6 @@ def _effect_steps(one: Moment, shown: Sequence[Moment], *, again: bool) -> list[
     repeated = " again" if again else ""
     if one.until is not None and any(one.at < other.at < one.until for other in shown):
         ended = f"{name} {_WORDS.get(one.outcome, one.outcome)} (asked at {one.at:.3f})"
-        return [Step(one.at, f"{name} asked{repeated}{faults}"), Step(one.until, ended)]
+        return [Step(one.at, f"{name} asked{repeated}{faults}", broke=bool(faults)), Step(one.until, ended)]
     outcome = "" if faults and not one.outcome else f" {_WORDS.get(one.outcome, one.outcome)}"
-    return [Step(one.at, f"{name}{outcome}{repeated}{faults}")]
+    return [Step(one.at, f"{name}{outcome}{repeated}{faults}", broke=bool(faults))]

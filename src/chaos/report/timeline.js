@@ -2,7 +2,7 @@
 // Draws each schedule's timeline from the page's data (chart.py says what a row has). Texts go in as text, never as HTML.
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
-  const ROW = 26, SECOND = 10000, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
+  const SECOND = 10000, PAPER = 640, ALWAYS = new Set(["fault", "spared", "start", "note", "judged"]);
   const OUTCOMES = {
     done: "✓ done", refused: "✕ refused", lost: "╌ lost", unclear: "? unclear", sent: "→ sent", "": "○ no reply",
   };
@@ -42,9 +42,9 @@
         if (phase === "ask") return [`${row.what} asked`, ""];
         return [row.what, phase === "reply" ? `${OUTCOMES[row.outcome] ?? row.outcome}, asked at ${seconds(row.at)}` :
           OUTCOMES[row.outcome] ?? row.outcome];
-      case "fault": return [`◆ ${fault(row)[1]}`, `at ${fault(row)[0].replace(/^[^/]*\//, "")}: ${row.detail}`];
+      case "fault": return [`◆ ${fault(row)[1]}:`, `${row.detail}, at ${fault(row)[0].replace(/^[^/]*\//, "")}`];
       case "spared": return [`${fault(row)[1]} was not carried out`, `at ${fault(row)[0]}: ${row.detail}`];
-      case "start": return ["started", row.what];
+      case "start": return ["started", `(${row.what})`];
       case "checkpoint": return [`◇ ${row.what}`, ""];
       case "accepted": return ["accepted", "by the system, says the workload"];
       case "judged": return [`judged: ${row.what}`, row.detail];
@@ -87,11 +87,17 @@
     for (const { row } of lines) if (row) for (const lane of [row.lane, row.service]) if (lane >= 0) used.add(lane);
     for (const lane of [...used]) if (data.lanes[lane][2] >= 0) used.add(data.lanes[lane][2]);
     const lanes = [...used].sort((a, b) => a - b), wide = width > 640;
-    const time = wide ? 70 : 50, share = wide ? 0.58 : 0.4;
+    const time = wide ? 70 : 46, share = wide ? 0.58 : 0.44;
     const longest = Math.max(0, ...lanes.map((lane) => data.lanes[lane][0].length)) * 7.4 + 14;
     const step = Math.max(14, Math.min(Math.max(longest, 84), (width * share - time) / Math.max(1, lanes.length)));
     const x = new Map(lanes.map((lane, i) => [lane, (i + 0.5) * step]));
-    return { lanes, time, step, x, width: lanes.length * step, level: step >= longest, longest };
+    const tall = wide ? 26 : 54, middles = [];
+    let height = 0;
+    for (const { pause } of lines) {
+      middles.push(height + (pause ? 24 : tall) / 2);
+      height += pause ? 24 : tall;
+    }
+    return { lanes, time, tall, middles, height, x, width: lanes.length * step, level: step >= longest, longest };
   }
 
   function header(data, place) {
@@ -114,24 +120,24 @@
     return holder.firstChild;
   }
 
-  const middle = (line) => line * ROW + ROW / 2;
   const arrow = (x, y, way, fill) =>
     `<path d="M${x - 7 * way} ${y - 4.5}L${x} ${y}L${x - 7 * way} ${y + 4.5}${fill ? "Z" : ""}" fill="${fill ? "currentColor" : "none"}" stroke="currentColor" stroke-width="1.5"/>`;
   const cross = (x, y) => `<path d="M${x - 5} ${y - 5}l10 10m0 -10l-10 10" stroke="var(--bad)" stroke-width="2.5"/>`;
-  const diamond = (x, y, size, fill) =>
-    `<path d="M${x} ${y - size}L${x + size} ${y}L${x} ${y + size}L${x - size} ${y}Z" fill="${fill}" stroke="var(--paper)" stroke-width="1"/>`;
+  const diamond = (x, y, size, fill, edge = "var(--paper)") =>
+    `<path d="M${x} ${y - size}L${x + size} ${y}L${x} ${y + size}L${x - size} ${y}Z" fill="${fill}" stroke="${edge}" stroke-width="1.5"/>`;
 
   function effect(row, phase, x, y) {
     const from = x.get(row.lane), to = x.get(row.service), way = to > from ? 1 : -1, end = to - 3 * way;
-    const lost = row.outcome === "lost" && phase === "whole", half = (from + to) / 2;
-    const dash = phase === "reply" || lost || (row.outcome === "" && phase === "whole") ? ' stroke-dasharray="4 4"' : "";
+    const half = (from + to) / 2, silent = row.outcome === "" && phase === "whole";
+    const lost = row.outcome === "lost" && phase === "whole", stopped = silent && row.faults;
+    const dash = phase === "reply" || lost || silent ? ' stroke-dasharray="4 4"' : "";
     const line = (a, b) => `<line x1="${a}" y1="${y}" x2="${b}" y2="${y}" stroke="currentColor" stroke-width="1.5"${dash}/>`;
     const dot = `<circle cx="${from}" cy="${y}" r="3.5" fill="var(--worker)"/>`;
     if (phase === "reply") return line(end, from + 4 * way) + arrow(from + 4 * way, y, -way, true);
-    const body = lost ? line(from, half) + cross(half, y) : line(from, end);
+    const body = lost ? line(from, half) + cross(half, y) : line(from, stopped ? half : end);
     const head = lost ? "" : phase === "ask" || row.outcome === "sent" ? arrow(end, y, way, false) :
       row.outcome === "refused" ? cross(to, y) :
-      row.outcome === "" ? `<circle cx="${to}" cy="${y}" r="4.5" fill="var(--paper)" stroke="currentColor" stroke-width="1.5"/>` :
+      row.outcome === "" ? `<circle cx="${stopped ? half : to}" cy="${y}" r="4.5" fill="var(--paper)" stroke="currentColor" stroke-width="1.5"/>` :
       row.outcome === "unclear" ? `<text x="${to}" y="${y + 5}" text-anchor="middle" font-weight="700" fill="currentColor">?</text>` :
       arrow(end, y, way, true);
     return body + head + (row.faults ? diamond(from, y, 7, "var(--bad)") : dot);
@@ -139,11 +145,11 @@
 
   // The lanes themselves: a process lives from its start to what ended it, and the hatched band is the time without it.
   function lifelines(data, lines, place, hatch) {
-    const height = lines.length * ROW, first = new Map(), last = new Map();
+    const { middles, height } = place, first = new Map(), last = new Map();
     lines.forEach(({ row, phase }, n) => {
       if (!row || row.lane < 0) return;
-      if (!first.has(row.lane)) first.set(row.lane, middle(n));
-      if (row.ends && phase !== "reply") last.set(row.lane, middle(n));
+      if (!first.has(row.lane)) first.set(row.lane, middles[n]);
+      if (row.ends && phase !== "reply") last.set(row.lane, middles[n]);
     });
     let drawn = "";
     for (const lane of place.lanes) {
@@ -165,14 +171,14 @@
     const hatch = `hatch-${unique++}`, parts = [];
     lines.forEach(({ row, phase }, n) => {
       if (!row || !(place.x.has(row.lane))) return;
-      const x = place.x.get(row.lane), y = middle(n);
+      const x = place.x.get(row.lane), y = place.middles[n];
       if (row.kind === "effect") parts.push(effect(row, phase, place.x, y));
-      else if (row.kind === "fault") parts.push(diamond(x, y, 9, "var(--bad)"), row.ends ? cross(x, y) .replace("var(--bad)", "var(--paper)") : "");
+      else if (row.kind === "fault") parts.push(diamond(x, y, 9, "var(--bad)"));
       else if (row.kind === "start") parts.push(`<circle cx="${x}" cy="${y}" r="6" fill="var(--good)" stroke="var(--paper)"/>`);
-      else parts.push(diamond(x, y, 5, "var(--soft)"));
+      else parts.push(diamond(x, y, 6, "var(--paper)", "currentColor"));
     });
     const defs = `<defs><pattern id="${hatch}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" fill="var(--bad)" opacity=".12"/><rect width="2" height="6" fill="var(--bad)" opacity=".55"/></pattern></defs>`;
-    const svg = graphic(place.width, lines.length * ROW, defs + lifelines(data, lines, place, hatch) + parts.join(""));
+    const svg = graphic(place.width, place.height, defs + lifelines(data, lines, place, hatch) + parts.join(""));
     svg.classList.add("graph");
     svg.style.left = `${place.time}px`;
     return svg;
@@ -181,23 +187,25 @@
   function item(data, line, place) {
     const { row, phase } = line, node = make("li");
     const space = make("span", "", "space");
-    space.style.cssText = `display:inline-block;width:${place.width + 10}px`;
-    const at = make("span", row ? seconds(line.at) : "", "at");
+    space.style.width = `${place.width + 10}px`;
+    const at = make("span", row ? seconds(line.at) : "", "at"), said = make("span", row ? [] : line.pause, "said");
     at.style.width = `${place.time}px`;
-    if (!row) { node.className = "pause"; node.append(at, space, line.pause); return node; }
+    node.style.height = `${row ? place.tall : 24}px`;
+    node.append(at, space, said);
+    if (!row) { node.className = "pause"; return node; }
     const [what, more] = words(data, row, phase), name = who(data, row);
     const hit = row.about.some(([key]) => data.keys[key][2]);
     node.className = `${row.kind}${hit && row.kind !== "fault" ? " hit" : ""}`;
     node.dataset.row = row.index;
     node.tabIndex = -1;
-    node.append(at, space);
-    if (name) node.append(make("b", name, "worker"), " ");
-    node.append(what, " ");
+    if (name) said.append(make("b", name, "worker"), " ");
+    said.append(what, " ");
+    if (row.kind === "effect") said.append(`${more} `);
+    if (row.faults && phase !== "reply") said.append(make("span", `◆ ${row.faults} `, "then"));
     for (const [key] of row.about.slice(0, 3))
-      node.append(make("span", `${data.keys[key][0]}${data.keys[key][2] ? " ✘" : ""}`, `key${data.keys[key][2] ? " bad" : ""}`), " ");
-    if (row.about.length > 3) node.append(`and ${row.about.length - 3} more keys `);
-    if (row.faults && phase !== "reply") node.append(make("span", `◆ ${row.faults} `, "then"));
-    node.append(make("span", more, "more"));
+      said.append(make("span", `${data.keys[key][0]}${data.keys[key][2] ? " ✘" : ""}`, `key${data.keys[key][2] ? " bad" : ""}`), " ");
+    if (row.about.length > 3) said.append(`and ${row.about.length - 3} more keys `);
+    if (row.kind !== "effect") said.append(more);
     return node;
   }
 
@@ -226,13 +234,8 @@
     return make("table", [make("thead", make("tr", names.map((one) => make("th", one)))), make("tbody", body)]);
   }
 
-  function choice(label, control) {
-    return make("label", [label, control]);
-  }
-
-  function start(place) {
-    const data = unpack(charts[Number(place.dataset.chart)]);
-    const keys = make("select", [make("option", `all ${number(data.keys.length)} keys`)]);
+  function choices(data) {
+    const keys = make("select", make("option", `all ${number(data.keys.length)} keys here`));
     keys.options[0].value = "-1";
     data.keys.forEach(([alias, , bad], n) => {
       const option = make("option", bad ? `${alias} ✘ violates` : alias);
@@ -240,57 +243,73 @@
       keys.append(option);
     });
     if (data.keys.some(([, , bad]) => bad)) keys.value = "0";
-    const search = make("input");
+    return keys;
+  }
+
+  // What a timeline consists of, on the page.
+  function furnish(place, data) {
+    const keys = choices(data), search = make("input"), count = make("p", "", "count");
+    const board = make("div", [], "board"), detail = make("div", [], "facts-of");
     search.type = "search";
     search.placeholder = "http.post, payment~1, an id …";
-    const count = make("p", "", "count"), board = make("div", [], "board"), detail = make("div", [], "facts-of");
     count.setAttribute("role", "status");
     detail.textContent = "Point at a row, or go through the rows with the arrow keys, to see all that is known of it.";
     const all = make("details", make("summary", `The ${number(data.rows.length)} rows as a table`), "events");
     all.addEventListener("toggle", () => { if (all.open && !all.querySelector("table")) all.append(table(data)); });
-    place.replaceChildren(make("h4", "Timeline"), make("div", [choice("Key", keys), choice("Search", search)], "tools"), count, board, detail, all);
+    const tools = make("div", [make("label", ["Key", keys]), make("label", ["Search", search])], "tools");
+    place.replaceChildren(make("h4", "Timeline"), tools, count, board, detail, all);
+    return { keys, search, count, board, detail };
+  }
 
-    const draw = () => {
-      const key = Number(keys.value), text = search.value.trim().toLowerCase();
-      const shown = data.rows.filter((row) => matches(data, row, key, text));
-      const complete = key < 0 && !text;
-      const lines = toLines(shown, complete);
-      if (complete && data.rest) lines.push({ pause: `… ${number(data.rest)} events are left out here` });
-      const at = layout(data, lines, board.clientWidth || 800);
-      const list = make("ol", lines.map((line) => item(data, line, at)), "rows");
-      list.setAttribute("aria-label", "events in order");
-      const body = make("div", [graph(data, lines, at), list]);
-      body.style.position = "relative";
-      board.replaceChildren(header(data, at), body);
-      const first = list.querySelector("li[data-row]");
-      if (first) first.tabIndex = 0;
-      const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
-      count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
-    };
+  function draw(data, { keys, search, count, board }, wide) {
+    const key = Number(keys.value), text = search.value.trim().toLowerCase(), complete = key < 0 && !text;
+    const shown = data.rows.filter((row) => matches(data, row, key, text));
+    const lines = toLines(shown, complete);
+    if (complete && data.rest) lines.push({ pause: `… ${number(data.rest)} events are left out here` });
+    const place = layout(data, lines, wide || board.clientWidth || 800);
+    const list = make("ol", lines.map((line) => item(data, line, place)), "rows");
+    list.setAttribute("aria-label", "events in order");
+    list.style.setProperty("--lines", place.tall > 40 ? 3 : 1);
+    board.replaceChildren(header(data, place), make("div", [graph(data, lines, place), list], "field"));
+    const first = list.querySelector("li[data-row]");
+    if (first) first.tabIndex = 0;
+    const broke = complete && list.querySelector("li.fault");  // of thousands of rows, those around it are looked for
+    board.scrollTop = broke ? broke.offsetTop - board.clientHeight / 2 : 0;
+    const part = data.shown < data.all ? ` The page has ${number(data.shown)} of ${number(data.all)} events: first faults and restarts, then what is about violating keys, then what is nearest to those.` : "";
+    count.textContent = `Showing ${number(shown.length)} of ${number(data.rows.length)} rows.${part}`;
+  }
+
+  function walk(board, event) {
+    const nodes = [...board.querySelectorAll("li[data-row]")], now = nodes.indexOf(document.activeElement);
+    const to = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: nodes.length - 1 }[event.key];
+    if (to === undefined || !nodes[to]) return;
+    event.preventDefault();
+    if (nodes[now]) nodes[now].tabIndex = -1;
+    nodes[to].tabIndex = 0;
+    nodes[to].focus();
+  }
+
+  function start(place) {
+    const data = unpack(charts[Number(place.dataset.chart)]), view = furnish(place, data), { board } = view;
+    const redraw = (wide) => draw(data, view, wide);
     const pick = (node) => {
       if (!node || node.classList.contains("picked")) return;
       board.querySelectorAll(".picked").forEach((one) => one.classList.remove("picked"));
       node.classList.add("picked");
-      detail.replaceChildren(facts(data, data.rows[Number(node.dataset.row)]));
+      view.detail.replaceChildren(facts(data, data.rows[Number(node.dataset.row)]));
     };
     for (const kind of ["mouseover", "focusin", "click"])
       board.addEventListener(kind, (event) => pick(event.target.closest("li[data-row]")));
-    board.addEventListener("keydown", (event) => {
-      const nodes = [...board.querySelectorAll("li[data-row]")], now = nodes.indexOf(document.activeElement);
-      const to = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: nodes.length - 1 }[event.key];
-      if (to === undefined || !nodes[to]) return;
-      event.preventDefault();
-      if (nodes[now]) nodes[now].tabIndex = -1;
-      nodes[to].tabIndex = 0;
-      nodes[to].focus();
-    });
-    keys.addEventListener("change", draw);
-    search.addEventListener("input", draw);
+    board.addEventListener("keydown", (event) => walk(board, event));
+    view.keys.addEventListener("change", () => redraw());
+    view.search.addEventListener("input", () => redraw());
+    window.addEventListener("beforeprint", () => redraw(PAPER));
+    window.addEventListener("afterprint", () => redraw());
     let width = 0;
     new ResizeObserver(() => {
       if (board.clientWidth === width) return;
       width = board.clientWidth;
-      requestAnimationFrame(draw);
+      requestAnimationFrame(() => redraw());
     }).observe(board);
   }
 

@@ -1,12 +1,13 @@
 """A report as a page: one file of HTML that needs nothing else, and asks nobody for anything.
 
-It says first what the verdict is and what was tried. Schedules that failed are grouped (`chaos.report.alike`): what looks
-alike is likely to be one cause, which the page does not claim to know. Of each schedule that is shown it has the line
-that replays it, what was broken, what was found with the ledger's records, the story of each violating key, and a
+It says first what the verdict is and what was tried. Schedules that failed are grouped (`chaos.report.alike`): what
+looks alike is likely to be one cause, which the page does not claim to know. Of each schedule that is shown it has the
+line that replays it, what was broken, what was found with the ledger's records, the story of each violating key, and a
 timeline: time runs downwards, a lane for each process and each service, an effect goes from one to the other.
 
 The page is never larger than `LIMIT`. What does not fit is counted where it is missing: events of a schedule
-(`chaos.report.chart`), timelines, schedules. The first of each group comes first.
+(`chaos.report.chart`), timelines, schedules. What violated comes before what is unknown, and the first of each group
+before the second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from chaos.report import alike, chart, sections
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from chaos.report.alike import Group
     from chaos.report.data import Outcome, Report
@@ -54,8 +55,9 @@ def page(report: Report) -> str:
     room = _Room(LIMIT - len((template + head + "".join(slots.values())).encode()))
     parts = [("Violated", alike.violated(report.outcomes)), ("Unknown", alike.undecided(report.outcomes))]
     held = [one for one in report.outcomes if one.status == "holds"]
-    rows = [group.outcomes[:_SHOWN] for _, groups in parts for group in groups]
-    articles, charts = _articles([*rows, [one for one in held if one.history][:_SHOWN]], _Room(room.left - _FRAMES))
+    shown = [[group.outcomes[:_SHOWN] for group in groups] for _, groups in parts]
+    shown.append([tuple(one for one in held if one.history)[:_SHOWN]])
+    articles, charts = _articles(itertools.chain.from_iterable(map(_by_turns, shown)), _Room(room.left - _FRAMES))
     room.left -= sum(len(text.encode()) for text in (*articles.values(), *charts))
     body = [head, *(_part_of(title, groups, articles, room) for title, groups in parts)]
     body.append(_others("Holds", held, articles))
@@ -65,13 +67,17 @@ def page(report: Report) -> str:
     return _SLOT.sub(lambda slot: slots[slot[1]], template)
 
 
-def _articles(rows: Sequence[Sequence[Outcome]], room: _Room) -> tuple[dict[int, str], list[str]]:
-    """What is told of each schedule, by its `id`, and the timelines' data; of each row the first comes first."""
+def _by_turns(groups: Sequence[Sequence[Outcome]]) -> Iterator[Outcome]:
+    """The first of each group, then the second of each, and so on."""
+    for row in itertools.zip_longest(*groups):
+        yield from filter(None, row)
+
+
+def _articles(outcomes: Iterable[Outcome], room: _Room) -> tuple[dict[int, str], list[str]]:
+    """What is told of each schedule, by its `id`, and the timelines' data, as far as there is room."""
     articles: dict[int, str] = {}
     charts: list[str] = []
-    for one in itertools.chain.from_iterable(itertools.zip_longest(*rows)):
-        if one is None:
-            continue
+    for one in outcomes:
         data = chart.encode(one)
         drawn = bool(data) and room.take(data)
         text = sections.article(one, len(charts) if drawn else None, opened=not articles)
@@ -89,23 +95,21 @@ def _part_of(title: str, groups: Sequence[Group], articles: dict[int, str], room
     parts = [f"<h2>{title}: {many:,} {sections.plural('schedule', many)}</h2>"]
     if len(groups) < many:
         kinds = f"{len(groups):,} {sections.plural('group', len(groups))}"
-        parts.append(
-            f'<p class="aside">They are shown in {kinds} of what looks alike. What looks alike is likely to be one cause; '
-            "nobody has proven that.</p>"
-        )
+        likely = "What looks alike is likely to be one cause; that is no proof."
+        parts.append(f'<p class="aside">They are shown in {kinds} of what looks alike. {likely}</p>')
     for number, group in enumerate(groups):
         shown = "".join(articles.get(id(one), "") for one in group.outcomes)
         rest = [one for one in group.outcomes if id(one) not in articles]
-        frame = sections.group(
-            f"{title}-{number}", group, "{}", sections.rest(rest, "more like these, by their replay lines")
+        before, behind = sections.group(
+            f"{title}-{number}", group, sections.rest(rest, "more like these, by their replay lines")
         )
-        if not room.take(frame):
+        if not room.take(before + behind):
             left = sum(len(one.outcomes) for one in groups[number:])
             parts.append(
                 f'<p class="aside">Left out, because the page would have become too large: {left:,} schedules.</p>'
             )
             break
-        parts.append(frame.replace("{}", shown, 1))
+        parts += [before, shown, behind]
     return "".join(parts)
 
 
@@ -114,7 +118,10 @@ def _others(title: str, outcomes: Sequence[Outcome], articles: dict[int, str]) -
     if not outcomes:
         return ""
     shown = "".join(articles.get(id(one), "") for one in outcomes)
-    rest = sections.rest([one for one in outcomes if id(one) not in articles], "by their replay lines")
+    rest = sections.rest(
+        [one for one in outcomes if id(one) not in articles],
+        "more, by their replay lines" if shown else "by their replay lines",
+    )
     many = len(outcomes)
     return f"<section><h2>{title}: {many:,} {sections.plural('schedule', many)}</h2>{shown}{rest}</section>"
 
