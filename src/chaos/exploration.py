@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TIMES = 10
 SECONDS = 60.0
 SHRINK_S = 60.0
-_ROUND, _CHOICES = 32, 4  # schedules a round, and how many are drawn for each
+_ROUND, _CHOICES = 32, 3  # schedules a round, and how many are drawn for each
 _SOME = 5
 _AGAIN = re.compile(r"~\d+/")
 
@@ -177,6 +177,7 @@ class Explorer:
     _known: set[str] = field(init=False)
     _again: dict[Fault, None] = field(init=False, default_factory=dict)  # what recoveries have shown
     _unfit: set[Kind] = field(init=False, default_factory=set)
+    _begun: int = field(init=False, default=0)
 
     def run(self) -> Exploration:
         """Explore.
@@ -195,7 +196,7 @@ class Explorer:
             self._deadline = Deadline(self.seconds)
             self._recall()
             if self.result.counterexample is None:
-                self._search(choices)
+                self._try(self._search(choices))
             self.result.seconds = time.monotonic() - began
             if self.result.counterexample is not None:
                 self._explain(self.result.counterexample)
@@ -256,7 +257,8 @@ class Explorer:
 
     # -- the search ----------------------------------------------------------------------------------------------
 
-    def _search(self, choices: Sequence[Fault]) -> None:
+    def _search(self, choices: Sequence[Fault]) -> Iterator[Schedule]:
+        """Schedules that were not tried, the most promising of some at a time, until the budget is spent."""
         seen: set[Schedule] = set()
         for number in itertools.count():
             fit, later = ([one for one in some if Kind.of(one) not in self._unfit] for some in (choices, self._again))
@@ -266,29 +268,18 @@ class Explorer:
             if not new:
                 self.result.notes.append("nothing is left to try: every schedule that was drawn had been tried")
                 return
-            chosen = self._choose(new)
-            self._try(self._noting(chosen, seen))
-            if self.result.counterexample is not None or self._over():
-                return
-
-    def _choose(self, some: list[Schedule]) -> Iterator[Schedule]:
-        """A quarter of them, each the best at its time."""
-        for _ in range(-(-len(some) // _CHOICES)):
-            best = self._guide.best(some)
-            some.remove(best)
-            yield best
-
-    def _noting(self, chosen: Iterator[Schedule], seen: set[Schedule]) -> Iterator[Schedule]:
-        for schedule in chosen:
-            if self._over():
-                return
-            seen.add(schedule)
-            self._guide.tries(schedule)
-            yield schedule
+            for _ in range(-(-len(new) // _CHOICES)):
+                if self._over():
+                    return
+                best = self._guide.best(new)
+                new.remove(best)
+                seen.add(best)
+                self._guide.tries(best)
+                self._begun += 1
+                yield best
 
     def _over(self) -> bool:
-        enough = self.count is not None and len(self.result.verdicts) >= self.count
-        return self._deadline.passed or enough
+        return self._deadline.passed or (self.count is not None and self._begun >= self.count)
 
     def _try(self, some: Iterator[Schedule]) -> None:
         """Carry out schedules until one violates."""

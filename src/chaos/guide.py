@@ -78,7 +78,7 @@ class Guide:
     def coverage(self) -> str:
         """In words."""
         pairs = sum(isinstance(one, Pair) for one in self.reached)
-        return f"{len(self.kinds & self.reached)} of {len(self.kinds)} kinds of faults, {pairs} pairs of them"
+        return f"{len(self.kinds & self.reached)} of {len(self.kinds)} kinds of faults, pairs: {pairs}"
 
     def _worth(self, schedule: Schedule) -> float:
         """The mean worth of its features; one that was tried before is worth less each time, and never nothing.

@@ -49,7 +49,9 @@ _SOME = 10
 class Ground(Protocol):
     """Where schedules are carried out: a running system, or several of the same kind (`chaos.lanes`)."""
 
-    workers: tuple[Worker, ...]
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The roles that there are."""
 
     def record(self) -> Recording:
         """What can be broken there."""

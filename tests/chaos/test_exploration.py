@@ -1,0 +1,261 @@
+"""An exploration, on a ground that is a function: what it tries, finds, keeps and says, and when it ends."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis.database import InMemoryExampleDatabase
+
+from chaos import ChaosError, Undecided, UnknownName, Violated, Worker
+from chaos.armed import Fired
+from chaos.drill import Verdict
+from chaos.exploration import Explorer, Saved
+from chaos.history import Asked, Began, Event
+from chaos.invariants import Violation
+from chaos.recording import Recording
+from chaos.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from chaos.errors import Told
+
+POINTS = tuple(
+    f"{worker}~0/{site}[key-{n}]#1"
+    for worker, site in (("relay", "kafka.produce"), ("pay", "http.post"), ("pay", "postgres.commit"))
+    for n in (1, 2, 3)
+)
+RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, "all", (Verdict(Schedule(), ()),))
+
+
+class Place:
+    """A ground on which a schedule is carried out by `what`, which may break a verdict that holds."""
+
+    workers = (Worker("relay", "relay"), Worker("pay", "pay"))
+
+    def __init__(self, what: Callable[[Schedule, Verdict], object] = lambda _schedule, _verdict: None) -> None:
+        self.what = what
+        self.ran: list[Schedule] = []
+        self.told: list[Told] = []
+        self.lines: list[str] = []
+        self.recording = RECORDING
+
+    def record(self) -> Recording:  # noqa: D102 - see `Ground`
+        return self.recording
+
+    def tell(self, told: Told) -> None:  # noqa: D102
+        self.told.append(told)
+
+    def live(self, text: str) -> None:  # noqa: D102
+        self.lines.append(text)
+
+    def each(self, schedules: Iterable[Schedule], body: object = None) -> Iterator[Verdict]:  # noqa: D102
+        assert body is None
+        for schedule in schedules:
+            self.ran.append(schedule)
+            events: list[Event] = [Began(1.0, str(schedule)), Asked(2.0, ("pay~1/http.post#1",), "pay.0", 1, 1)]
+            verdict = Verdict(schedule, (), keys=("k",), history=events)
+            verdict.fired = [Fired(str(fault), fault.worker, "") for fault in schedule.faults]
+            self.what(schedule, verdict)
+            yield verdict
+
+
+def bug(rate: float = 1.0, seed: int = 0) -> Callable[[Schedule, Verdict], None]:
+    """A bug that shows when the relay and the payment worker crash about the same key, in some of the runs."""
+    dice = random.Random(seed)
+
+    def what(schedule: Schedule, verdict: Verdict) -> None:
+        crashes = {(fault.worker, fault.key) for fault in schedule.faults if fault.action.startswith("crash")}
+        if any({("relay", key), ("pay", key)} <= crashes for _, key in crashes) and dice.random() < rate:
+            verdict.violations.append(Violation("one effect per key", "k", "has 2 effects"))
+
+    return what
+
+
+def explore(place: Place, **options: Any) -> Any:
+    """Explore a place, quickly."""
+    return Explorer(place, **{"seconds": 20, "seed": 1, **options})
+
+
+def test_a_correct_system() -> None:
+    """Different schedules are tried, until there were enough; live lines say how far it is."""
+    place = Place()
+    found = explore(place, count=150).run()
+    found.require_holds()
+    assert found.status == "holds"
+    assert len(set(place.ran)) == len(place.ran) == len(found.verdicts) == 150
+    assert {len(schedule.faults) for schedule in place.ran} >= {2, 3}, "single faults are for sweeps"
+    assert all(len(verdict.history) == 1 for verdict in found.verdicts), "thousands of histories are not kept"
+    assert place.lines[-1].startswith("explored 150 · ")
+    assert "pairs: " in found.story()
+
+
+def test_two_faults_are_found_and_explained() -> None:
+    """The smallest schedule, how often it violates, and the command that runs it again are in the story."""
+    place = Place(bug())
+    found = explore(place, replay=lambda text: f"try '{text}'").run()
+    with pytest.raises(Violated, match="violated in 10 of 10 runs"):
+        found.require_holds()
+    smallest = found.counterexample.smallest.schedule
+    assert sorted(fault.worker for fault in smallest.faults) == ["pay", "relay"]
+    assert {(fault.action, fault.key) for fault in smallest.faults} == {("crash-before", "key-1")}
+    assert f"replay      try '{smallest}'" in found.story()
+    assert [verdict.status for verdict in found.verdicts].count("violated") == 1, "it ends with the first"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flaky_bug(seed: int) -> None:
+    """A bug that shows in 60 % of the runs is found, made small, and told as what it is; never an error."""
+    found = explore(Place(bug(0.6, seed)), seed=seed).run()
+    example = found.counterexample
+    assert found.status == "violated"
+    assert len(example.smallest.schedule.faults) == 2
+    assert example.smallest.violations
+    assert 2 <= example.violated <= 9
+    assert f"violated in {example.violated} of 10 runs" in found.story()
+
+
+def test_same_seed() -> None:
+    """The same seed tries the same schedules; another does not."""
+    first, second, other = Place(), Place(), Place()
+    explore(first, count=60).run()
+    explore(second, count=60).run()
+    explore(other, count=60, seed=2).run()
+    assert first.ran == second.ran != other.ran
+
+
+def test_budgets() -> None:
+    """The search ends with its seconds, shrinking with its own; a budget of nothing is refused."""
+
+    def slow(_schedule: Schedule, _verdict: Verdict) -> None:
+        time.sleep(0.02)
+
+    began = time.monotonic()
+    found = explore(Place(slow), seconds=1).run()
+    assert found.status == "holds"
+    assert time.monotonic() - began < 10
+
+    def slow_bug(schedule: Schedule, verdict: Verdict) -> None:
+        slow(schedule, verdict)
+        bug()(schedule, verdict)
+
+    found = explore(Place(slow_bug), shrink_s=0).run()
+    assert found.counterexample.smallest is found.counterexample.found
+    with pytest.raises(ChaosError, match="a budget of 0 s"):
+        explore(Place(), seconds=0).run()
+
+
+def test_everything_was_tried() -> None:
+    """Where nothing is left to draw it ends, and says so."""
+    found = explore(Place(), faults=["crash-before"], only=["relay"], max_faults=1).run()
+    assert found.status == "holds"
+    assert len(found.verdicts) == 3
+    assert "nothing is left to try" in found.story()
+
+
+def test_what_cannot_be_done_is_not_asked_for_again() -> None:
+    """A kind of fault that was unfit at a kind of place is left out from the next round on."""
+
+    def unfit(schedule: Schedule, verdict: Verdict) -> None:
+        bad = [f"{fault} was reached and not carried out" for fault in schedule.faults if fault.action == "repeat"]
+        verdict.unfit += bad
+        verdict.reasons += bad
+
+    place = Place(unfit)
+    explore(place, count=400).run()
+    tried = [any(fault.action == "repeat" for fault in schedule.faults) for schedule in place.ran]
+    assert sum(tried[:100]) > 0
+    assert not any(tried[200:])
+
+
+def test_a_recovery_is_broken_too() -> None:
+    """What only recoveries show is broken in later rounds, behind a fault that may bring it about."""
+
+    def recovery(schedule: Schedule, verdict: Verdict) -> None:
+        if schedule.faults[0].action.startswith("crash"):
+            verdict.history.append(Asked(3.0, ("pay~1/http.put#1", "pay~1/http.put[key-1]#1"), "pay.0", 1, 2))
+
+    place = Place(recovery)
+    explore(place, count=300).run()
+    behind = [schedule for schedule in place.ran if any(fault.site == "http.put" for fault in schedule.faults)]
+    assert behind
+    assert all(schedule.faults[0].site != "http.put" for schedule in behind)
+
+
+def test_counterexamples_are_kept() -> None:
+    """The next run tries what an earlier one found first; when it holds each time it is fixed, and forgotten."""
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    smallest = explore(Place(bug()), saved=saved).run().counterexample.smallest.schedule
+    assert list(saved) == [smallest]
+    place = Place(bug())
+    assert explore(place, saved=saved).run().status == "violated"
+    assert place.ran[0] == smallest
+    found = explore(Place(), saved=saved, count=5).run()
+    assert found.status == "holds"
+    assert f"FIXED: {smallest} holds in 10 of 10 runs" in found.story()
+    assert list(saved) == []
+
+
+def test_foreign_database() -> None:
+    """Counterexamples of another system, and what is none, are refused in one line that says so."""
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    saved.add(Schedule.parse("baker/http.post#1:crash-before"))
+    with pytest.raises(ChaosError, match=r"is another system's: it has baker.*no worker 'baker'"):
+        explore(Place(), saved=saved).run()
+    database = InMemoryExampleDatabase()
+    database.save(b"onecharge/a test", b"\xff no schedule")
+    with pytest.raises(ChaosError, match="which is no schedule"):
+        explore(Place(), saved=Saved(database, "a test")).run()
+
+
+def test_point_that_is_gone() -> None:
+    """A counterexample about a point that the system has no more is forgotten, and said."""
+
+    def gone(schedule: Schedule, _verdict: Verdict) -> None:
+        if schedule.faults[0].site == "http.delete":
+            raise UnknownName("point", schedule.faults[0].point, POINTS)
+
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    saved.add(Schedule.parse("pay/http.delete#1:crash-before"))
+    found = explore(Place(gone), saved=saved, count=5).run()
+    assert found.status == "holds"
+    assert "cannot be run any more: pay~0/http.delete#1:crash-before" in found.story()
+    assert list(saved) == []
+
+
+def test_pinned() -> None:
+    """Pinned schedules are tried first, whatever is drawn."""
+    pinned = Schedule.parse("pay~0/http.post[key-2]#1:lose-reply")
+    place = Place()
+    explore(place, pinned=[pinned], count=5).run()
+    assert place.ran[0] == pinned
+
+
+def test_replayed() -> None:
+    """One schedule is run ten times: how often it violates is told, or that it is fixed."""
+    schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
+    found = explore(Place(bug(0.6))).replayed(schedule)
+    assert found.status == "violated"
+    assert 2 <= found.counterexample.violated <= 9
+    found = explore(Place()).replayed(schedule)
+    found.require_holds()
+    assert "FIXED" in found.story()
+    unknown = explore(Place(lambda _schedule, verdict: verdict.reasons.append("why not"))).replayed(schedule)
+    assert unknown.status == "unknown"
+    assert "FIXED" not in unknown.story()
+
+
+def test_unknown_is_never_green() -> None:
+    """A schedule that proves nothing makes the exploration unknown, as does a recording that does."""
+    found = explore(Place(lambda _schedule, verdict: verdict.reasons.append("it did not settle")), count=5).run()
+    with pytest.raises(Undecided, match="it did not settle"):
+        found.require_holds()
+    place = Place()
+    place.recording = replace(RECORDING, reasons=("a hole",))
+    found = explore(place, count=5).run()
+    assert (found.status, place.ran) == ("unknown", [])
+    assert "a hole" in found.story()
