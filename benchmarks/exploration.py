@@ -33,9 +33,12 @@ LIMIT_S = 180.0
 
 def explored(make: Make, lanes: int, seconds: float, count: int | None, *, seed: int) -> Exploration:
     """One exploration, in lanes of its own; what it finds is not made smaller."""
-    with tempfile.TemporaryDirectory(prefix="exploration-") as directory, Session(Path(directory)) as session:
-        with session.lanes(make, lanes) as several:
-            return Explorer(several, seconds, count=count, seed=seed, times=1, shrink_s=0).run()
+    with (
+        tempfile.TemporaryDirectory(prefix="exploration-") as directory,
+        Session(Path(directory)) as session,
+        session.lanes(make, lanes) as several,
+    ):
+        return Explorer(several, seconds, count=count, seed=seed, times=1, shrink_s=0).run()
 
 
 def correct(lanes: int, count: int) -> dict[str, float]:
