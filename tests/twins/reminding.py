@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from pipeline.write.api import Place
 
-OVERDUE_S = 0.3  # many times what an order takes
+OVERDUE_S = 0.5  # many times what an order takes, and less than the grace that a drill gives
 LOOK_S = 0.05
 
 OVERDUE = """
     select order_id from orders join outbox using (order_id)
     where state = 'pending' and published_at < now() - make_interval(secs => %s)
 """
-REMIND = "update outbox set published_at = null where order_id = any(%s)"
+REMIND = "update outbox set published_at = null where order_id = any(%s) and published_at is not null"
 
 
 class Reminder:
