@@ -8,9 +8,9 @@ fault does any harm. But the memory dies with the consumer, and is not refilled 
 
 Found by two faults, in either order of time. The relay has to publish twice (`kafka.produce`: crash-after;
 `postgres.write`: crash-before, crash-late, lose-request, refuse), and the consumer to forget what is in its inbox, from
-`postgres.commit`: crash-after, lose-reply on, up to `kafka.offset_commit`: crash-after. Also where it dies at the copy
-itself, before it has passed it. Not by a consumer that dies before its commit: the first message is charged again then,
-with the same key, and remembered.
+`postgres.commit`: crash-after, lose-reply on, up to `kafka.offset_commit`: crash-after. By chance also where it dies
+later, at the copy itself or at an event that was published between the two. Not where it dies before its commit: the
+first message is charged again then, with the same key, and remembered.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Twin: the API that keeps in its memory which orders it has to look after.
 
 It has just accepted the order, so it knows; why ask the tables every time? It is what a background task of a request
-comes to. The consumer behind it forgets an order now and then (`offset_before_effect`), and the reminder brings it
+comes to. The consumer behind it gives up on an order now and then (one attempt per event), and the reminder brings it
 back; the API dies now and then, and no order needs its reminder just then. No single fault does any harm. But an order
-that both have forgotten is pending for ever.
+that both have let go is pending for ever.
 
-Found by two faults, in either order of time. The consumer has to die between an order's offset and its charge, from
-`kafka.offset_commit`: crash-after up to `http.post`: crash-before, crash-late; and the API, however, after it has
-accepted that order and before it reminds of it, so at any point of the next two orders. Not at the order's own: a
-client that got no answer asks again, and the new process takes note. Its brother is `reminding`.
+Found by two faults, in either order of time. The consumer has to fail or die between an order's inbox row and its
+charge (`postgres.write`: crash-after, lose-reply; `http.post`: crash-before, crash-late, lose-request, refuse); and the
+API has to die, however, after it has accepted that order and before it reminds of it, so at any point of the orders
+behind it. Not at the order's own: a client that got no answer asks again, and the new process takes note. Its brother
+is `reminding`.
 """
 
 from __future__ import annotations
