@@ -6,8 +6,8 @@ sweep        every point by every fault, once each
 both         a sweep, then an exploration that is led to what was tried least
 
 Each run has a lane of its own and so many seconds (--limit), recording included. What is not found by then counts as
-that long. A drill of a kind that random kills cannot make (a lost reply, a refused commit) is not held against them: it is
-why they find less.
+that long.
+Random kills cannot lose a reply nor have a commit refused: that is why they find less.
 
 <way>_found                  of so many runs, over all twins
 <twin>_<way>_schedules       drills to the first violation, the median
@@ -124,7 +124,7 @@ def table(figures: dict[str, float], names: list[str], runs: int, limit: float) 
         "# How soon seeded bugs are found",
         "",
         f"Made by `python -m benchmarks.detection`: {runs} runs each, at most {limit:g} s, in one lane on two cores. A",
-        "cell says in how many runs the bug was found, and after how many drills and seconds, at the median, recordings",
+        "cell says in how many runs the bug was found, after how many drills and seconds at the median, recordings",
         "included. *random*: a worker is killed at a random moment of each drill. *hypothesis*: schedules as drawn.",
         "*both*: a sweep, then an exploration. The last two bugs need two faults in two workers.",
         "",
