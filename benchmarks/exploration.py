@@ -32,13 +32,15 @@ LIMIT_S = 180.0
 
 
 def explored(make: Make, lanes: int, seconds: float, count: int | None, *, seed: int) -> Exploration:
-    """One exploration, in lanes of its own; what it finds is not made smaller."""
+    """One exploration, in lanes of its own; what it finds is not made smaller. Told while its ledgers are there."""
     with (
         tempfile.TemporaryDirectory(prefix="exploration-") as directory,
         Session(Path(directory)) as session,
         session.lanes(make, lanes) as several,
     ):
-        return Explorer(several, seconds, count=count, seed=seed, times=1, shrink_s=0).run()
+        found = Explorer(several, seconds, count=count, seed=seed, times=1, shrink_s=0).run()
+        print(found.story(events=True) if found.status == "unknown" else str(found.story()).splitlines()[0], flush=True)
+    return found
 
 
 def correct(lanes: int, count: int) -> dict[str, float]:
@@ -47,7 +49,6 @@ def correct(lanes: int, count: int) -> dict[str, float]:
     for membership in ("static", "dynamic"):
         make = functools.partial(thin_pipeline, replicas=2, partitions=4, dynamic=membership == "dynamic")
         found = explored(make, lanes, 3600, count // 2, seed=1)
-        print(found.story(events=True), flush=True)
         figures |= {
             f"{membership}_violated": sum(one.status == "violated" for one in found.verdicts),
             f"{membership}_unknown": sum(one.status == "unknown" and not one.unfit for one in found.verdicts),
@@ -71,8 +72,6 @@ def twins(lanes: int, runs: int, brother_s: float) -> dict[str, float]:
             seconds.append(one.seconds)
             print(f"{name} {run}: {len(one.verdicts)} schedules, {one.seconds:.1f} s, {one.counterexample}", flush=True)
         brother = explored(twin.brother, lanes, brother_s, None, seed=1)
-        if brother.status != "holds":
-            print(brother.story(events=True), flush=True)
         figures |= {
             f"{name}_found": found,
             f"{name}_seconds": statistics.median(seconds),

@@ -25,7 +25,7 @@ import hypothesis  # noqa: E402 - where it is missing the line before says what 
 from hypothesis import strategies as st  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from hypothesis.database import ExampleDatabase
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -49,7 +49,7 @@ def schedules(
 ) -> SearchStrategy[Schedule]:
     """Schedules of one to `max_faults` of these faults, each at another point; most of them about one key.
 
-    `choices` are in order; the `later` ones can be reached only behind one of those.
+    `choices` are in order; the `later` ones can be reached only behind one of the same worker about the same key.
 
     Raises:
         ChaosError: there is no fault to choose from, or no room for one.
@@ -65,19 +65,25 @@ def schedules(
     def draw_one(draw: DrawFn) -> Schedule:
         pool = draw(st.sampled_from(pools))
         some = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=max_faults))
-        return Schedule(tuple(_in_turn(sorted(some, key=order.__getitem__))))
+        return Schedule(tuple(_in_turn(sorted(some, key=order.__getitem__), first)))
 
-    return draw_one().filter(lambda schedule: schedule.faults[0] in first)
+    return draw_one().filter(lambda schedule: bool(schedule.faults))
 
 
-def _in_turn(faults: Iterable[Fault]) -> Iterator[Fault]:
-    """Each with the incarnation that its worker will be by then, one at a point."""
+def _in_turn(faults: Iterable[Fault], first: Container[Fault]) -> Iterator[Fault]:
+    """Each as it is called when its worker was killed by those before it, one at a point; not what is out of reach.
+
+    What has a name by its count alone is counted anew from then on.
+    """
     kills: Counter[str] = Counter()
     taken: set[str] = set()
+    broken: set[tuple[str, str]] = set()
     for fault in faults:
-        one = fault if fault.incarnation else replace(fault, incarnation=kills[fault.worker])
-        if one.point not in taken:
+        again = kills[fault.worker] if fault in first else 0
+        one = replace(fault, incarnation=again, nth=fault.nth if fault.key else 1) if again else fault
+        if one.point not in taken and (fault in first or (fault.worker, fault.key) in broken):
             taken.add(one.point)
+            broken.add((fault.worker, fault.key))
             kills[fault.worker] += fault.action.startswith("crash")
             yield one
 

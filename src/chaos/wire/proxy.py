@@ -186,12 +186,12 @@ class Proxy:
                     connection.client.reset()
 
     def carry_out(self, connection: Connection, effect: Effect, points: tuple[str, ...], due: list[int]) -> Frame:
-        """Have the first of the faults that are due begin its work on an effect."""
+        """Have the first of the faults that are due begin its work on an effect. The others' points have passed by."""
         frame = Frame(connection, effect, points)
         worker, armed = connection.member.label, self._armed
         for other in due[1:]:
-            reason = f"{self._faults[due[0]].text} was due at the same effect"
-            self.send(Failed(time.time(), armed, other, worker, reason))
+            text = f"{self._faults[other].text}, as {self._faults[due[0]].text} was due at the same effect"
+            self.send(Noted(time.time(), "not done", worker, text))
         self.send(Reached(time.time(), armed, due[0]))
         self._working[frame] = self._start(self._carry_out(frame, armed, due[0], self._faults[due[0]]))
         return frame
