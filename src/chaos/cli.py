@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import shlex
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from chaos.errors import ChaosError
+from chaos.errors import ChaosError, NotHolding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,11 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("onecharge: interrupted\n")
         return INTERRUPTED
+    except Exception:  # noqa: BLE001 - whoever's it is, Python's own exit code for it would say that it is violated
+        traceback.print_exc()
+        return USAGE
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "onecharge", description="Prove that a system of workers, Postgres and Kafka survives crashes.", epilog=_EPILOG
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -61,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     explore = _command(commands, "explore", _explore, "try schedules of several faults until a budget is spent")
     explore.add_argument("target", metavar="TARGET", help=_TARGET)
     _choice(explore)
-    explore.add_argument("--seconds", type=float, default=60, help="the budget (default: 60)")
-    explore.add_argument("--max-faults", type=int, default=3, metavar="N", help="in one schedule (default: 3)")
-    explore.add_argument("--count", type=int, metavar="N", help="end after so many schedules as well")
+    explore.add_argument("--seconds", type=_seconds, default=60, help="the budget (default: 60)")
+    explore.add_argument("--max-faults", type=_positive, default=3, metavar="N", help="in one schedule (default: 3)")
+    explore.add_argument("--count", type=_positive, metavar="N", help="end after so many schedules as well")
     explore.add_argument("--seed", type=int, help="of what is drawn")
     explore.add_argument(
         "--database",
@@ -77,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "schedule", metavar="SCHEDULE", help="its text, or @FILE: a report, whose violated ones are run"
     )
-    replay.add_argument("--times", type=int, default=10, metavar="N", help="how often (default: 10)")
+    replay.add_argument("--times", type=_positive, default=10, metavar="N", help="how often (default: 10)")
     for one in (sweep, explore, replay):
         _session_options(one)
     report = _command(commands, "report", _report, "merge reports of shards, and make the page that shows them")
@@ -93,7 +105,9 @@ def _command(commands: Any, name: str, run: Callable[..., int], what: str) -> ar
 
 
 def _choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--faults", nargs="+", metavar="FAULT", help="such as crash-after or freeze=held,0.2")
+    parser.add_argument(
+        "--faults", nargs="+", type=_fault, metavar="FAULT", help="crash-after, freeze=held,0.2 and so on"
+    )
     parser.add_argument("--only", nargs="+", default=(), metavar="WORKER[/SITE]", help="break only these")
 
 
@@ -112,8 +126,29 @@ def _session_options(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of lanes")
+        raise argparse.ArgumentTypeError(f"expected a number, 1 at least, and not {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than none, and not {text!r}")
+    return seconds
+
+
+def _fault(text: str) -> str:
+    from chaos import faults  # noqa: PLC0415 - `--help` must not pay for it
+
+    try:
+        action, _, value = text.partition("=")
+        faults.kind(action).check(value)
+    except ChaosError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -130,14 +165,13 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _explore(options: argparse.Namespace) -> int:
-    from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: PLC0415 - `--help` must not pay for it
-
     from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - as above
+    from chaos.strategies import database  # noqa: PLC0415 - as above
 
-    saved = Saved(DirectoryBasedExampleDatabase(options.database), options.target)
+    saved = Saved(database(options.database), options.target)
 
-    def explore(lanes: Lanes) -> Told:
-        return Explorer(
+    def explore(lanes: Lanes) -> None:
+        explorer = Explorer(
             lanes,
             options.seconds,
             options.max_faults,
@@ -147,7 +181,8 @@ def _explore(options: argparse.Namespace) -> int:
             seed=options.seed,
             saved=saved,
             replay=partial(_replay_line, options.target),
-        ).run()
+        )
+        lanes.tell(explorer.run())
 
     return _run(options, explore)
 
@@ -166,9 +201,9 @@ def _replay(options: argparse.Namespace) -> int:
         texts = [options.schedule]
     schedules = [Schedule.parse(text) for text in texts]
 
-    def replay(schedule: Schedule, lanes: Lanes) -> Told:
+    def replay(schedule: Schedule, lanes: Lanes) -> None:
         line = partial(_replay_line, options.target)
-        return Explorer(lanes, times=options.times, replay=line).replayed(schedule)
+        lanes.tell(Explorer(lanes, times=options.times, replay=line).replayed(schedule))
 
     return _run(options, *(partial(replay, schedule) for schedule in schedules))
 
@@ -180,7 +215,7 @@ def _report(options: argparse.Namespace) -> int:
     return _tell(merge.story(report), build.write(options.output, [report]), [report])
 
 
-def _run(options: argparse.Namespace, *what: Callable[[Lanes], Told]) -> int:
+def _run(options: argparse.Namespace, *what: Callable[[Lanes], object]) -> int:
     """Do it in as many lanes as are wanted; tell what came of it, and write the report, also when it is interrupted."""
     from chaos.report import build  # noqa: PLC0415 - as above
     from chaos.report.live import Live  # noqa: PLC0415 - as above
@@ -194,17 +229,29 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], Told]) -> int:
         postgres=options.postgres,
         kafka=options.kafka,
         progress=live.step,
+        on_verdict=told.append,
         lanes=options.lanes,
         shard=getattr(options, "shard", "1/1"),
         live=live,
     )
+    interrupted = False
     try:
         with session, session.lanes(make) as lanes:
-            told += (one(lanes) for one in what)
+            for one in what:
+                one(lanes)
+    except NotHolding as error:  # found when the lanes were left; what was told of it says so by now, if anything was
+        told += [error.verdict] if all(one.status == "holds" for one in told) else []
+    except KeyboardInterrupt:
+        interrupted = True
+        if not told:
+            raise
     finally:
         live.close()
     reports = list(build.reports(told, options.target))
-    return _tell("\n".join(one.story() for one in told), build.write(options.output, reports), reports)
+    code = _tell("\n".join(one.story() for one in told), build.write(options.output, reports), reports)
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
 
 
 def _tell(story: str, pages: Sequence[Path], reports: Sequence[Report]) -> int:
@@ -219,7 +266,7 @@ def _replay_line(target: str, text: str) -> str:
 
 def _target(text: str) -> Make:
     module, colon, name = text.partition(":")
-    if not colon:
+    if not (colon and all(map(str.isidentifier, module.split(".")))):
         raise ChaosError(f"{text!r} is no target: expected {_TARGET}")
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -63,7 +63,7 @@ class Verdict:
     history: list[history.Event] = field(default_factory=list)
     logs: tuple[Path, ...] = ()
     seconds: float = 0.0
-    error: Exception | None = None  # what ended the run early, with its traceback
+    error: BaseException | None = None  # what ended the run early, with its traceback
 
     @property
     def status(self) -> str:

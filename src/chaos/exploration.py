@@ -11,6 +11,7 @@ tried first the next time; one that holds every time by then is said to be fixed
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import re
@@ -25,7 +26,7 @@ from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.shrink import shrink
 from chaos.strategies import MAX_FAULTS, candidates, drawn, schedules
-from chaos.sweep import carried_out, outcome
+from chaos.sweep import INTERRUPTED, carried_out, outcome
 from chaos.waiting import Deadline
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Counterexample:
         return self.violated / self.runs if self.runs else 1.0
 
     def __str__(self) -> str:
-        return f"{self.smallest.schedule}: violated in {self.violated} of {self.runs} runs"
+        runs = f"violated in {self.violated} of {self.runs} runs" if self.runs else "violated, and was not run again"
+        return f"{self.smallest.schedule}: {runs}"
 
 
 @dataclass
@@ -189,18 +191,18 @@ class Explorer:
             raise ChaosError(f"a budget of {self.seconds:g} s: nothing can be explored in it")
         began = time.monotonic()
         recording = self._begin()
-        if not recording.reasons:
-            choices = candidates(recording, faults=self.faults, only=self.only)
-            self._known = {*recording.points, *recording.drifting}
-            self._guide = Guide(choices)
-            self._deadline = Deadline(self.seconds)
-            self._recall()
-            if self.result.counterexample is None:
-                self._try(self._search(choices))
-            self.result.seconds = time.monotonic() - began
-            if self.result.counterexample is not None:
-                self._explain(self.result.counterexample)
-        self.result.seconds = self.result.seconds or time.monotonic() - began
+        with self._telling(began):
+            if not recording.reasons:
+                choices = candidates(recording, faults=self.faults, only=self.only)
+                self._known = {*recording.points, *recording.drifting}
+                self._guide = Guide(choices)
+                self._deadline = Deadline(self.seconds)
+                self._recall()
+                if self.result.counterexample is None:
+                    self._try(self._search(choices))
+                self.result.seconds = time.monotonic() - began
+                if self.result.counterexample is not None:
+                    self._explain(self.result.counterexample)
         return self.result
 
     def replayed(self, schedule: Schedule) -> Exploration:
@@ -210,15 +212,30 @@ class Explorer:
             UnknownName: the system has no such worker, or its recording no such point.
         """
         began = time.monotonic()
-        if not self._begin().reasons:
-            runs = self._run(schedule, self.times, all_of_them=True)
-            self.result.verdicts += runs
-            if _violated(runs[-1]):
-                self.result.counterexample = Counterexample(runs[-1], runs[-1], len(runs), _violations(runs))
-            elif all(run.status == "holds" for run in runs):
-                self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
-        self.result.seconds = time.monotonic() - began
+        recording = self._begin()
+        with self._telling(began):
+            if not recording.reasons:
+                runs = self._run(schedule, self.times, all_of_them=True)
+                self.result.verdicts += runs
+                if _violated(runs[-1]):
+                    self.result.counterexample = Counterexample(runs[-1], runs[-1], len(runs), _violations(runs))
+                elif all(run.status == "holds" for run in runs):
+                    self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
         return self.result
+
+    @contextlib.contextmanager
+    def _telling(self, began: float) -> Iterator[None]:
+        """Tell what was found also when it is interrupted; a counterexample that is not explained yet is kept."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.result.reasons.append(INTERRUPTED)
+            if self.result.counterexample is not None:
+                self.saved.add(self.result.counterexample.smallest.schedule)
+            self.ground.tell(self.result)
+            raise
+        finally:
+            self.result.seconds = self.result.seconds or time.monotonic() - began
 
     def _begin(self) -> Recording:
         recording = self.ground.record()

@@ -21,6 +21,8 @@ import inspect
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from chaos.errors import ChaosError, NotHolding
 from chaos.exploration import SECONDS, Explorer, Saved
 from chaos.invariants import Violation
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     Test = Callable[..., None]
 
 _NAME = "schedule"
+_EXAMPLES = "hypothesis_explicit_examples"
 
 
 def explore(
@@ -70,15 +73,17 @@ def explore(
         def explored(*args: Any, request: Any, **fixtures: Any) -> None:
             ground = next((one for one in fixtures.values() if isinstance(one, System | Lanes)), None)
             if ground is None:
+                names = ", ".join(fixtures) or "none at all"
                 raise ChaosError(
-                    f"none of the fixtures {', '.join(fixtures)} is a System or Lanes: what is to be broken?"
+                    f"none of the test's fixtures is a System or Lanes, what is to be broken? It has {names}"
                 )
-            options = request.config.option
+            option = functools.partial(getattr, request.config.option)  # there are none without the plugin
+            budget, text = option("onecharge_budget", None), option("onecharge_replay", None)
             if "request" in signature.parameters:
                 fixtures["request"] = request
             explorer = Explorer(
                 ground,
-                options.onecharge_budget if options.onecharge_budget is not None else seconds,
+                seconds if budget is None else budget,
                 max_faults,
                 faults=faults,
                 only=only,
@@ -88,11 +93,11 @@ def explore(
                 replay=functools.partial(_command, request.node.nodeid),
                 body=functools.partial(_body, functools.partial(test, *args), fixtures, ground),
             )
-            text = options.onecharge_replay
             result = explorer.run() if text is None else explorer.replayed(Schedule.parse(text))
             ground.tell(result)
             result.require_holds()
 
+        vars(explored).pop(_EXAMPLES, None)  # Hypothesis's plugin refuses a test that has examples and no @given
         kept = [one for name, one in signature.parameters.items() if name not in {_NAME, "request"}]
         asked = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY)
         explored.__signature__ = signature.replace(parameters=[*kept, asked])  # type: ignore[attr-defined]
@@ -107,7 +112,7 @@ def _command(nodeid: str, text: str) -> str:
 
 def _pinned(test: Test) -> Iterator[Schedule]:
     """The schedules of ``@hypothesis.example``, which only leaves them on the function."""
-    for example in getattr(test, "hypothesis_explicit_examples", ()):
+    for example in getattr(test, _EXAMPLES, ()):
         schedule = example.kwargs.get(_NAME)
         if not isinstance(schedule, str | Schedule):
             raise ChaosError(f"@example of {test.__qualname__} has {schedule!r} as its {_NAME}, which is none")
@@ -121,12 +126,12 @@ def _body(
     mine = {name: system if one is ground else one for name, one in fixtures.items()}
     told: list[Told] = []
     tell, system.lane.on_verdict = system.lane.on_verdict, told.append
-    failed: Exception | None = None
+    failed: BaseException | None = None
     try:
         test(**mine, **{_NAME: schedule})
     except NotHolding as error:
         told.append(error.verdict)
-    except Exception as error:  # noqa: BLE001 - whatever the test raises is its judgement
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - whatever the test raises is its judgement
         failed = error
     finally:
         system.lane.on_verdict = tell

@@ -197,5 +197,6 @@ class Lanes:
         return exploration
 
     def _close(self) -> None:
-        with self._pool:
-            list(self._pool.map(_Place.leave, self._places))
+        self._pool.shutdown(cancel_futures=True)  # no lane is left while something is made, or under way, in it
+        with ThreadPoolExecutor(self.count, "onecharge-leave") as pool:
+            list(pool.map(_Place.leave, self._places))

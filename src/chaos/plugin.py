@@ -6,6 +6,7 @@ pytest until a test asks for the fixture.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _VERDICTS: pytest.StashKey[list[Told]] = pytest.StashKey()
 _ATTRIBUTE = "onecharge_drills"
+_WHOLE = "1/1"
 _TAIL_LINES = 15
 _LIVE_S = 0.1
 _LONGEST = 150  # of a directory's name; some file systems have room for 255 bytes
@@ -53,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--onecharge-shard",
         metavar="K/N",
-        default="1/1",
+        default=_WHOLE,
         help="sweeps carry out only the K-th of N parts, for N machines; `onecharge report` merges what they find",
     )
     group.addoption(
@@ -71,11 +73,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker, and refuse options that mean nothing before a server is started for them."""
     config.addinivalue_line(
         "markers", "drills: breaks a system of real workers on real servers and judges it by a ledger"
     )
     config.stash[_VERDICTS] = []
+    lanes, budget = config.getoption("--onecharge-lanes"), config.getoption("--onecharge-budget")
+    shard, schedule = config.getoption("--onecharge-shard"), config.getoption("--onecharge-replay")
+    if lanes < 1:
+        raise pytest.UsageError(f"--onecharge-lanes={lanes}: expected at least one")
+    if budget is not None and not 0 < budget < math.inf:
+        raise pytest.UsageError(f"--onecharge-budget={budget:g}: expected seconds, more than none")
+    if shard != _WHOLE or schedule is not None:
+        _require_readable(shard, schedule)
+
+
+def _require_readable(shard: str, schedule: str | None) -> None:
+    from chaos.errors import ChaosError  # noqa: PLC0415 - an unrelated test run must not pay for it
+    from chaos.schedule import Schedule  # noqa: PLC0415 - as above
+    from chaos.sweep import Shard  # noqa: PLC0415 - as above
+
+    try:
+        Shard.parse(shard)
+        Schedule.parse(schedule or "")
+    except ChaosError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +181,7 @@ def pytest_runtest_makereport(
     report = yield
     if verdicts:
         full = report.failed or item.config.get_verbosity() > 0
-        stories = [verdict.story() if full else verdict.story().partition("\n")[0] for verdict in verdicts]
+        stories = [verdict.story() if full else _brief(verdict) for verdict in verdicts]
         stories += [f"  timeline  {page}" for page in pages if full]
         setattr(report, _ATTRIBUTE, stories)  # strings cross xdist by themselves
         verdicts.clear()
@@ -169,6 +191,12 @@ def pytest_runtest_makereport(
         if session is not None and report.failed:
             report.sections += _log_sections(session, since=call.start)
     return report
+
+
+def _brief(told: Told) -> str:
+    """What is said of what holds: a line, and what only a note tells, such as that a bug is gone."""
+    notes = (f"  note        {note}" for note in getattr(told, "notes", ()))
+    return "\n".join((told.story().partition("\n")[0], *notes))
 
 
 def _write_reports(item: pytest.Item, verdicts: list[Told]) -> list[Path]:
@@ -213,6 +241,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for report in reports
         for story in getattr(report, _ATTRIBUTE, ())
     ]
+    stories += [("interrupted", told.story()) for told in config.stash[_VERDICTS]]  # there is no report of that test
     if not stories:
         return
     terminalreporter.section("onecharge: drills")

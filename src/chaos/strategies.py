@@ -23,9 +23,11 @@ from chaos.sweep import alone, everything, selected
 require_client("hypothesis", "explore")
 import hypothesis  # noqa: E402 - where it is missing the line before says what to install
 from hypothesis import strategies as st  # noqa: E402 - likewise
+from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from hypothesis.database import ExampleDatabase
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -108,7 +110,12 @@ def drawn(strategy: SearchStrategy[Schedule], count: int, seed: int) -> list[Sch
     return list(found)
 
 
+def database(directory: Path) -> ExampleDatabase:
+    """A database of examples that is kept there."""
+    return DirectoryBasedExampleDatabase(directory)
+
+
 def default_database() -> ExampleDatabase | None:
     """Hypothesis's database, as its settings have it."""
-    database: ExampleDatabase | None = hypothesis.settings().database
-    return database
+    found: ExampleDatabase | None = hypothesis.settings().database
+    return found

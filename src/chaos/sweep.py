@@ -5,7 +5,7 @@ point is broken by each fault that can be done there, one schedule for each pair
 of the recovery: at what a schedule showed that no fault-free run has.
 
 A sweep may be cut into *shards* for several machines: each carries out its part of the schedules, and only
-their reports together (`chaos.report.data.merged`) can say that every point was broken.
+their reports together (`chaos.report.merge.merged`) can say that every point was broken.
 
 A sweep holds if every schedule holds, every point was broken, the audit found no hole, and the points are those of the
 baseline. The baseline is a text file to be kept with the tests, a line for each point: a point that is new, or gone,
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 CRASH_AFTER = "crash-after"
 AGAIN = (CRASH_BEFORE, CRASH_AFTER)
+INTERRUPTED = "it was interrupted: not all that was to be tried was"
 _OUTCOMES = ("holds", "violated", "unknown", "unfit", "not reached")
 _SOME = 10
 
@@ -71,7 +73,11 @@ class Ground(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` equal parts, numbered from 1."""
+    """One of `count` parts, numbered from 1.
+
+    What is in it depends on each schedule's text alone: recordings on other machines may have another order, or take
+    other neighbours for one, and still nothing is left out.
+    """
 
     number: int = 1
     count: int = 1
@@ -93,7 +99,7 @@ class Shard:
 
     def of(self, schedules: Iterable[Schedule]) -> Iterator[Schedule]:
         """Its part of them."""
-        return itertools.islice(schedules, self.number - 1, None, self.count)
+        return (one for one in schedules if zlib.crc32(str(one).encode()) % self.count == self.number - 1)
 
 
 WHOLE = Shard()
@@ -254,9 +260,15 @@ def run_sweep(
     sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons), shard=shard)
     sweep.selected = selected(recording, only)
     roles = {worker.name for worker in ground.workers}
-    whole = not recording.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
-    if whole and depth > 1:
-        whole = _carry_out(sweep, ground, list(_again(sweep, roles)), until_violated)
+    try:
+        whole = not recording.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
+        if whole and depth > 1:
+            whole = _carry_out(sweep, ground, list(_again(sweep, roles)), until_violated)
+    except KeyboardInterrupt:
+        sweep.reasons.append(INTERRUPTED)
+        sweep.seconds = time.monotonic() - began
+        ground.tell(sweep)
+        raise
     if whole:
         sweep.reasons += _unbroken(sweep) if shard == WHOLE else []
         if baseline is not None and sweep.status == "holds" and shard == WHOLE:
@@ -270,14 +282,16 @@ def _carry_out(sweep: Sweep, ground: Ground, schedules: list[Schedule], until_vi
     place = {schedule: number for number, schedule in enumerate(schedules)}
     found: list[Verdict] = []
     began = time.monotonic()
-    for verdict in carried_out(ground, schedules, lambda one: until_violated and one.status == "violated"):
-        found.append(verdict)
-        count, passed = Counter(map(outcome, found)), time.monotonic() - began
-        left = passed / len(found) * (len(schedules) - len(found))
-        rate = f"{60 * len(found) / passed:.0f}/min"
-        wrong = f"{count['violated']} violated, {count['unknown']} unknown"
-        ground.live(f"swept {len(found)} of {len(schedules)} · {rate} · {wrong} · {left:.0f} s left")
-    sweep.verdicts += sorted(found, key=lambda verdict: place[verdict.schedule])
+    try:
+        for verdict in carried_out(ground, schedules, lambda one: until_violated and one.status == "violated"):
+            found.append(verdict)
+            count, passed = Counter(map(outcome, found)), time.monotonic() - began
+            left = passed / len(found) * (len(schedules) - len(found))
+            rate = f"{60 * len(found) / passed:.0f}/min"
+            wrong = f"{count['violated']} violated, {count['unknown']} unknown"
+            ground.live(f"swept {len(found)} of {len(schedules)} · {rate} · {wrong} · {left:.0f} s left")
+    finally:
+        sweep.verdicts += sorted(found, key=lambda verdict: place[verdict.schedule])
     return len(found) == len(schedules)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -61,27 +60,6 @@ def test_unrelated():
 """
 
 
-@pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
-    """Runs pytest in a process of its own, with nothing of ours in its environment; `files` are written before.
-
-    Other plugins are loaded by autoload=True only, which costs a second.
-    """
-    for name in ("PYTEST_ADDOPTS", "CI", "GITHUB_ACTIONS", *(name for name in os.environ if "PYTEST_" in name)):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*args: str, autoload: bool = False, plugin: bool = True, **files: str) -> pytest.RunResult:
-        if files:
-            pytester.makepyfile(**files)
-        if autoload:
-            return pytester.runpytest_subprocess(*args)
-        with monkeypatch.context() as context:
-            context.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            return pytester.runpytest_subprocess(*(("-p", "onecharge") if plugin else ()), *args)
-
-    return run
-
-
 def test_help(run: Callable[..., pytest.RunResult]) -> None:
     """The options are shown in a group of their own, each with the project's prefix."""
     text = run("--help", autoload=True).stdout.str()
@@ -91,6 +69,10 @@ def test_help(run: Callable[..., pytest.RunResult]) -> None:
         "--onecharge-postgres=DSN",
         "--onecharge-kafka=ADDRESS",
         "--onecharge-output=DIR",
+        "--onecharge-lanes=N",
+        "--onecharge-shard=K/N",
+        "--onecharge-budget=SECONDS",
+        "--onecharge-replay=SCHEDULE",
         "--onecharge-require",
     ):
         assert option in group

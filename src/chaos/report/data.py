@@ -48,7 +48,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     history: tuple[Event, ...] = ()
 
 
-class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Format(msgspec.Struct):
+    format: int
+
+
+class Report(msgspec.Struct, frozen=True):
     """See the module's docstring. `kind` is ``sweep``, ``explore`` or ``drill``; `points` is a sweep's denominator.
 
     `reasons` say why it proves less than it should, beside what the outcomes say. `shard` is such as ``2/8``.
@@ -80,9 +84,10 @@ def read(path: Path) -> Report:
         ChaosError: there is none.
     """
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except (OSError, msgspec.DecodeError) as error:
+        content = path.read_bytes()
+        number = msgspec.json.decode(content, type=_Format).format  # first: another one may have other fields
+        if number == FORMAT:
+            return msgspec.json.decode(content, type=Report)
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise ChaosError(f"{path} is no report of onecharge: {error}") from error
-    if report.format != FORMAT:
-        raise ChaosError(f"{path} has format {report.format}; this version reads format {FORMAT}")
-    return report
+    raise ChaosError(f"{path} has format {number}; this version reads format {FORMAT}")

@@ -1,7 +1,8 @@
 """Reports of shards made into one, and a report told on a terminal.
 
 Shards of a sweep hold together if all are there, each holds, and every point was broken in one of them. What several
-machines have explored is added up.
+machines have explored is added up. What was merged can be merged with more: nothing of what one has to say is kept if
+it is no longer so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from chaos.report.data import Outcome
 
 _SOME, _LONG = 10, 100
+_MISSING, _UNBROKEN = "shards are missing: ", "nothing was broken at "
 
 
 def status(outcomes: Iterable[Outcome], reasons: Sequence[str]) -> str:
@@ -42,16 +44,17 @@ def merged(reports: Sequence[Report]) -> Report:
     for other in reports[1:]:
         for name in ("kind", "system", "points", "faults"):
             mine, theirs = getattr(first, name), getattr(other, name)
+            if name == "points":  # keys that are worked on side by side come in any order
+                mine, theirs = sorted(mine), sorted(theirs)
             if mine != theirs and not (first.kind == "explore" and name in {"points", "faults"}):
                 raise ChaosError(f"reports of different runs: one has {name} {_short(mine)}, another {_short(theirs)}")
     outcomes = tuple(outcome for report in reports for outcome in report.outcomes)
-    reasons = [reason for report in reports for reason in report.reasons]
+    said = (reason for report in reports for reason in report.reasons)
+    reasons = [reason for reason in said if not reason.startswith((_MISSING, _UNBROKEN))]
     shard = _missing(reports, reasons)
     if first.kind == "sweep" and not shard:
         broken = {point_of(one) for one in outcomes if one.fired}
-        known = set(reasons)
-        unbroken = (f"nothing was broken at {point}" for point in first.points if point not in broken)
-        reasons += [reason for reason in unbroken if reason not in known]
+        reasons += [f"{_UNBROKEN}{point}" for point in first.points if point not in broken]
     return Report(
         first.kind,
         first.system,
@@ -74,17 +77,21 @@ def point_of(outcome: Outcome) -> str:
 
 def _missing(reports: Sequence[Report], reasons: list[str]) -> str:
     """The shards that are there, if not all; `reasons` are told which are not. An empty text where nothing is."""
-    shards = [Shard.parse(report.shard) for report in reports if report.shard]
+    shards = [Shard.parse(shard) for report in reports for shard in report.shard.split()]
     if not shards:
         return ""
-    if len(set(shards)) < len(shards) or len({shard.count for shard in shards}) > 1 or len(shards) < len(reports):
+    whole = not all(report.shard for report in reports)
+    if len(set(shards)) < len(shards) or len({shard.count for shard in shards}) > 1 or whole:
         raise ChaosError(f"not the shards of one run: {', '.join(report.shard or 'a whole' for report in reports)}")
     missing = {Shard(number, shards[0].count) for number in range(1, shards[0].count + 1)} - set(shards)
     if not missing:
         return ""
-    if len(reports) > 1:
-        reasons.append(f"shards are missing: {', '.join(sorted(map(str, missing)))}")
-    return " ".join(sorted(map(str, shards)))
+    reasons.append(f"{_MISSING}{_listed(missing, ', ')}")
+    return _listed(shards, " ")
+
+
+def _listed(shards: Iterable[Shard], between: str) -> str:
+    return between.join(map(str, sorted(shards, key=lambda shard: shard.number)))
 
 
 def story(report: Report) -> str:
