@@ -247,7 +247,7 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], object]) -> int:
             raise
     finally:
         live.close()
-    reports = list(build.reports(told, options.target))
+    reports = list(build.reports(told, options.target, partial(_replay_line, options.target)))
     code = _tell("\n".join(one.story() for one in told), build.write(options.output, reports), reports)
     if interrupted:
         raise KeyboardInterrupt

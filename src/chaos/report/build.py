@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from chaos.drill import Verdict
 from chaos.history import Named
 from chaos.report import data
@@ -14,7 +16,7 @@ from chaos.report.timeline import page
 from chaos.sweep import WHOLE, Sweep, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from chaos.errors import Told
@@ -23,16 +25,16 @@ if TYPE_CHECKING:
 _WRONG, _RIGHT = 40, 3  # schedules of which the history is kept: of those that do not hold, and of the others
 
 
-def reports(told: Iterable[Told], system: str) -> Iterator[Report]:
-    """A report for each sweep and exploration; one for all drills."""
+def reports(told: Iterable[Told], system: str, replay: Callable[[str], str] = str) -> Iterator[Report]:
+    """A report for each sweep and exploration; one for all drills. `replay` makes the command for a schedule."""
     drills: list[Verdict] = []
     for one in told:
         if isinstance(one, Verdict):
             drills.append(one)
         else:
-            yield _of_sweep(one, system) if isinstance(one, Sweep) else _of_exploration(one, system)
+            yield _of_sweep(one, system, replay) if isinstance(one, Sweep) else _of_exploration(one, system)
     if drills:
-        outcomes = _outcomes(drills)
+        outcomes = _outcomes(drills, replay)
         yield Report("drill", system, status(outcomes, ()), sum(one.seconds for one in drills), outcomes)
 
 
@@ -47,13 +49,13 @@ def write(directory: Path, some: Sequence[Report]) -> list[Path]:
     return pages
 
 
-def _of_sweep(sweep: Sweep, system: str) -> Report:
+def _of_sweep(sweep: Sweep, system: str, replay: Callable[[str], str]) -> Report:
     return Report(
         "sweep",
         system,
         sweep.status,
         sweep.seconds,
-        _outcomes([*(run for run in sweep.recording.runs if run.status != "holds"), *sweep.verdicts]),
+        _outcomes([*(run for run in sweep.recording.runs if run.status != "holds"), *sweep.verdicts], replay),
         points=sweep.selected,
         faults=sweep.faults,
         reasons=tuple(sweep.reasons),
@@ -65,11 +67,12 @@ def _of_sweep(sweep: Sweep, system: str) -> Report:
 def _of_exploration(one: Exploration, system: str) -> Report:
     example = one.counterexample
     verdicts = [verdict for verdict in one.verdicts if example is None or verdict is not example.found]
-    outcomes = _outcomes(verdicts)
+    outcomes, found = _outcomes(verdicts, one.replay), tuple[str, ...]()
     if example is not None:
-        smallest = _outcome(example.smallest, history=True, again=example.runs, reproduced=example.violated)
-        outcomes = (smallest, *outcomes)
-    notes = (one.schedule, f"seed {one.seed}", f"covered: {one.coverage}", f"audited: {one.recording.audited}")
+        again = {"again": example.runs, "reproduced": example.violated}
+        outcomes = (structs.replace(_outcome(example.smallest, one.replay, history=True), **again), *outcomes)
+        found = (f"found as {example.found.schedule}",)
+    notes = (*found, one.schedule, f"seed {one.seed}", f"covered: {one.coverage}", f"audited: {one.recording.audited}")
     return Report(
         "explore",
         system,
@@ -82,15 +85,15 @@ def _of_exploration(one: Exploration, system: str) -> Report:
     )
 
 
-def _outcomes(verdicts: Iterable[Verdict]) -> tuple[Outcome, ...]:
+def _outcomes(verdicts: Iterable[Verdict], replay: Callable[[str], str]) -> tuple[Outcome, ...]:
     """Their outcomes; with their histories as far as somebody will look at them."""
     room = {True: itertools.count(-_WRONG), False: itertools.count(-_RIGHT)}
     return tuple(
-        _outcome(one, history=next(room[one.status == "violated" or bool(one.reasons)]) < 0) for one in verdicts
+        _outcome(one, replay, history=next(room[one.status == "violated" or bool(one.reasons)]) < 0) for one in verdicts
     )
 
 
-def _outcome(verdict: Verdict, *, history: bool, again: int = 0, reproduced: int = 0) -> Outcome:
+def _outcome(verdict: Verdict, replay: Callable[[str], str], *, history: bool) -> Outcome:
     aliases = {event.key: event.alias for event in verdict.history if isinstance(event, Named)}
     findings = tuple(
         Finding(one.invariant, one.key, aliases.get(one.key, ""), one.detail, tuple(map(str, one.records)))
@@ -104,7 +107,6 @@ def _outcome(verdict: Verdict, *, history: bool, again: int = 0, reproduced: int
         findings,
         tuple(verdict.reasons),
         tuple(map(str, verdict.not_reached)),
-        again,
-        reproduced,
-        tuple(verdict.history) if history else (),
+        replay=replay(str(verdict.schedule)) if verdict.status != "holds" and verdict.schedule.faults else "",
+        history=tuple(verdict.history) if history else (),
     )

@@ -33,7 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of one schedule. `status` is ``holds``, ``violated``, ``unknown``, or ``unfit`` (could not be done).
 
     `fired` has, by fault as text, who was broken and how that ended. A schedule that violated was run `again` so many
-    times, and `reproduced` so often.
+    times, and `reproduced` so often; `replay` is the command that does so.
     """
 
     schedule: str
@@ -45,6 +45,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     not_reached: tuple[str, ...] = ()
     again: int = 0
     reproduced: int = 0
+    replay: str = ""
     history: tuple[Event, ...] = ()
 
 
