@@ -203,6 +203,9 @@ class Explorer:
                 self.result.seconds = time.monotonic() - began
                 if self.result.counterexample is not None:
                     self._explain(self.result.counterexample)
+                if not self.result.verdicts:
+                    spent = f"the budget of {self.seconds:g} s was spent before a schedule was tried"
+                    self.result.reasons.append(spent)
         return self.result
 
     def replayed(self, schedule: Schedule) -> Exploration:

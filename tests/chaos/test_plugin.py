@@ -89,12 +89,14 @@ def test_unrelated_run(run: Callable[..., pytest.RunResult], pytester: pytest.Py
     """A run without drills imports the plugin itself and nothing else, and has nothing to read about it."""
     loaded = {}
     for plugin in (True, False):
-        ended = run(plugin=plugin, test_it=UNRELATED)
+        options = ("--onecharge-lanes=2", "--onecharge-budget=5") if plugin else ()
+        ended = run(*options, plugin=plugin, test_it=UNRELATED)
         ended.assert_outcomes(passed=1)
         ended.stdout.no_fnmatch_line("*onecharge:*")
         loaded[plugin] = set((pytester.path / "modules").read_text().split())
 
     assert {"chaos", "chaos.plugin"} == loaded[True] - loaded[False]
+    assert not {"hypothesis", "msgspec", "psycopg", "uvloop"} & loaded[True]
 
 
 def test_switched_off(run: Callable[..., pytest.RunResult]) -> None:
