@@ -3,7 +3,8 @@
 Counted are *pairs*: what was done at one kind of place and then what was done at another, such as ``relay/kafka.produce
 crash-after`` and ``payment/postgres.commit crash-before``, apart for one key, for an earlier and for a later one. The
 place of a kind of effect is what a bug is about, not which of three orders it was. A pair is reached when both faults
-have fired in one drill. Pairs in two workers are worth most: what one worker does alone is what sweeps are for.
+have fired in one drill. Pairs in two workers are worth most: what one worker does alone is what sweeps are for. So are
+faults after which somebody has forgotten or does not know something, before those that only change the order of things.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ class Kind(NamedTuple):
 
     @property
     def weight(self) -> float:
-        """How much it is worth to try it."""
+        """How much it is worth to try it, alone."""
         return 0.2
+
+    @property
+    def loses(self) -> bool:
+        """Whether somebody has forgotten or does not know something after it."""
+        return self.action.startswith(("crash", "lose", "refuse"))
 
     @classmethod
     def of(cls, fault: Fault) -> Kind:
@@ -50,7 +56,8 @@ class Pair(NamedTuple):
     @property
     def weight(self) -> float:
         """How much it is worth to try it."""
-        return 1.0 if self.first.worker != self.then.worker else 0.3
+        two = 1.0 if self.first.worker != self.then.worker else 0.3
+        return two * (0.5 + 0.5 * self.first.loses) * (0.5 + 0.5 * self.then.loses)
 
 
 class Guide:

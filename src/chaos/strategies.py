@@ -49,7 +49,7 @@ def candidates(
 def schedules(
     choices: Iterable[Fault], *, max_faults: int = MAX_FAULTS, later: Iterable[Fault] = ()
 ) -> SearchStrategy[Schedule]:
-    """Schedules of one to `max_faults` of these faults, each at another point; most of them about one key.
+    """Schedules of one to `max_faults` of these faults, each at another point; half of them about one key.
 
     `choices` are in order; the `later` ones can be reached only behind one of the same worker about the same key.
 
@@ -61,7 +61,10 @@ def schedules(
         raise ChaosError(f"no schedules: {len(first)} faults to choose from, of which one may have {max_faults}")
     order = {fault: number for number, fault in enumerate((*first, *later))}
     keys = sorted({fault.key for fault in order if fault.key})
-    pools = [list(order), *([fault for fault in order if fault.key in {key, ""}] for key in keys)]
+    pools = [
+        *[list(order)] * max(1, len(keys)),
+        *([fault for fault in order if fault.key in {key, ""}] for key in keys),
+    ]
 
     @st.composite
     def draw_one(draw: DrawFn) -> Schedule:
