@@ -38,13 +38,14 @@ class Fired:
 class Armed:
     """A schedule while it is armed: what has arrived, what has fired, what happened.
 
-    Points that are `certain` are those that every run comes to, if nothing is broken.
+    Points that are `certain` are those that every run comes to, if nothing is broken. They are told for schedules that
+    were drawn, of which nobody knows what they bring about; who writes one down has to be told that it was not done.
     """
 
     def __init__(
         self, schedule: Schedule, unwired: Mapping[str, str] = MappingProxyType({}), certain: Collection[str] = ()
     ) -> None:
-        self._unwired, self._certain = unwired, certain
+        self._unwired, self.certain = unwired, certain
         self.fired: list[Fired] = []
         self.unfit: list[str] = []  # faults that could never be done where they were asked for, and why
         self.history: list[history.Event] = [history.Began(time.time(), str(schedule))]
@@ -69,7 +70,8 @@ class Armed:
     @property
     def late(self) -> bool:
         """Only faults are waited for that come behind one that has fired."""
-        return bool(self._waiting) and len(self.not_reached) == len(self._waiting) and not self.busy
+        first = min(tuple(self._begun), default=len(self.faults))
+        return bool(self._waiting) and min(self._waiting, default=0) > first and not self.busy
 
     @property
     def moves(self) -> int:
@@ -172,7 +174,7 @@ class Armed:
         """
         first = min(tuple(self._begun), default=len(self.faults))  # the hub's thread may be changing both
         waiting = list(self._waiting.items()) if first in self.faults else []
-        return [fault for number, fault in waiting if number > first or fault.point in self._certain]
+        return [fault for number, fault in waiting if number > first or fault.point in self.certain]
 
     def reasons(self) -> list[str]:
         """Why the run proves less than it should: recoveries that failed, faults that never fired and what was seen."""

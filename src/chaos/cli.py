@@ -234,23 +234,27 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], object]) -> int:
         shard=getattr(options, "shard", "1/1"),
         live=live,
     )
-    interrupted = False
+    for old in (*options.output.glob("report*.json"), *options.output.glob("timeline*.html")):
+        old.unlink()  # of a run before, about which this one says nothing
+    failed: BaseException | None = None
     try:
         with session, session.lanes(make) as lanes:
             for one in what:
                 one(lanes)
     except NotHolding as error:  # found when the lanes were left; what was told of it says so by now, if anything was
         told += [error.verdict] if all(one.status == "holds" for one in told) else []
-    except KeyboardInterrupt:
-        interrupted = True
+    except BaseException as error:
+        failed = error
         if not told:
             raise
     finally:
         live.close()
+    for early in [one for one in told if failed is not None and one.status == "holds"]:
+        early.reasons.append(f"what came after it was cut short: {type(failed).__name__} {failed}".rstrip())
     reports = list(build.reports(told, options.target, partial(_replay_line, options.target)))
     code = _tell("\n".join(one.story() for one in told), build.write(options.output, reports), reports)
-    if interrupted:
-        raise KeyboardInterrupt
+    if failed is not None and code != VIOLATED:
+        raise failed
     return code
 
 

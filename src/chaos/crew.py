@@ -292,6 +292,9 @@ class Crew:
             armed.reached(event.fault)
             return
         fault, member = armed.faults[event.fault], self._members[event.worker]
+        if isinstance(event, messages.Failed) and event.displaced and armed.certain:
+            armed.note(f"{fault} was not carried out: {event.reason}")
+            return
         armed.over(event.fault)
         if isinstance(event, messages.Fired):
             armed.broke(fault, member.name, event.what, alone=event.alone)

@@ -228,8 +228,7 @@ def run_drill(system: System, schedule: Schedule) -> Verdict:
     verdict = Verdict(schedule, system.ledgers)
     deadline = Deadline(system.within)
     settled = False
-    certain = system.recording.points if system.recording is not None else ()
-    with system.crew.armed(schedule, certain) as armed:
+    with system.crew.armed(schedule, system.certain) as armed:
         run = Run(system, armed, deadline)
         try:
             system.workload(run)

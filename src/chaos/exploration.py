@@ -89,7 +89,8 @@ class Exploration:
         found = {outcome(verdict) for verdict in (*self.recording.runs, *self.verdicts)}
         if "violated" in found:
             return "violated"
-        return "unknown" if "unknown" in found or self.reasons or not self.verdicts else "holds"
+        tried = any(verdict.status == "holds" for verdict in self.verdicts)
+        return "unknown" if "unknown" in found or self.reasons or not tried else "holds"
 
     @property
     def schedule(self) -> str:
@@ -200,12 +201,12 @@ class Explorer:
                 self._recall()
                 if self.result.counterexample is None:
                     self._try(self._search(choices))
+                    self._require_tried()
+                for late in filter(_violated, self.result.verdicts):  # it may have been found when its lane was left
+                    self.result.counterexample = self.result.counterexample or Counterexample(late, late)
                 self.result.seconds = time.monotonic() - began
                 if self.result.counterexample is not None:
                     self._explain(self.result.counterexample)
-                if not self.result.verdicts:
-                    spent = f"the budget of {self.seconds:g} s was spent before a schedule was tried"
-                    self.result.reasons.append(spent)
         return self.result
 
     def replayed(self, schedule: Schedule) -> Exploration:
@@ -214,6 +215,8 @@ class Explorer:
         Raises:
             UnknownName: the system has no such worker, or its recording no such point.
         """
+        if not schedule.faults:
+            raise ChaosError("a schedule without a fault breaks nothing: there is nothing to run again")
         began = time.monotonic()
         recording = self._begin()
         with self._telling(began):
@@ -222,20 +225,24 @@ class Explorer:
                 self.result.verdicts += runs
                 if _violated(runs[-1]):
                     self.result.counterexample = Counterexample(runs[-1], runs[-1], len(runs), _violations(runs))
-                elif all(run.status == "holds" for run in runs):
+                elif all(map(_in_full, runs)):
                     self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+                else:
+                    self.result.reasons.append(f"{schedule} was not carried out in full in each of {len(runs)} runs")
         return self.result
 
     @contextlib.contextmanager
     def _telling(self, began: float) -> Iterator[None]:
-        """Tell what was found also when it is interrupted; a counterexample that is not explained yet is kept."""
+        """Tell what was found also if it ends early; a counterexample that is not explained yet is kept."""
         try:
             yield
-        except KeyboardInterrupt:
-            self.result.reasons.append(INTERRUPTED)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self.result.reasons.append(INTERRUPTED if interrupted else f"{type(error).__name__}: {error}")
             if self.result.counterexample is not None:
                 self.saved.add(self.result.counterexample.smallest.schedule)
-            self.ground.tell(self.result)
+            if interrupted or self.result.verdicts:
+                self.ground.tell(self.result)
             raise
         finally:
             self.result.seconds = self.result.seconds or time.monotonic() - began
@@ -254,6 +261,11 @@ class Explorer:
         for schedule in self.saved:
             if self.result.counterexample is not None:
                 return
+            if self._deadline.passed:
+                self.result.reasons.append(
+                    f"the budget was spent before an earlier counterexample was tried: {schedule}"
+                )
+                continue
             self._require_known(schedule)
             try:
                 runs = self._run(schedule, self.times)
@@ -261,12 +273,20 @@ class Explorer:
                 self.saved.drop(schedule)
                 self.result.notes.append(f"an earlier counterexample cannot be run any more: {schedule} ({error})")
                 continue
-            self.result.verdicts += runs[-1:]
+            self.result.verdicts += runs
             if _violated(runs[-1]):
                 self.result.counterexample = Counterexample(runs[-1], runs[-1])
-            elif all(run.status == "holds" for run in runs):
+            elif all(map(_in_full, runs)):
                 self.saved.drop(schedule)
                 self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+            else:
+                self.result.notes.append(f"kept, as it was not carried out in full in each run: {schedule}")
+
+    def _require_tried(self) -> None:
+        if not self._begun:
+            self.result.reasons.append(f"the budget of {self.seconds:g} s was spent before a schedule was tried")
+        elif all(verdict.unfit for verdict in self.result.verdicts):
+            self.result.reasons.append("no schedule could be carried out: every fault that was tried is unfit")
 
     def _require_known(self, schedule: Schedule) -> None:
         roles = [worker.name for worker in self.ground.workers]
@@ -282,6 +302,8 @@ class Explorer:
         seen: set[Schedule] = set()
         for number in itertools.count():
             fit, later = ([one for one in some if Kind.of(one) not in self._unfit] for some in (choices, self._again))
+            if not fit:
+                return
             strategy = schedules(fit, max_faults=self.max_faults, later=later)
             some = drawn(strategy, _ROUND * _CHOICES, self.result.seed + number)
             new = [schedule for schedule in some if schedule not in seen]
@@ -358,6 +380,10 @@ class Explorer:
             self.ground, [schedule] * times, lambda verdict: _violated(verdict) and not all_of_them, self.body
         )
         return sorted(verdicts, key=_violated)
+
+
+def _in_full(verdict: Verdict) -> bool:
+    return verdict.status == "holds" and not verdict.not_reached
 
 
 def _violated(verdict: Verdict) -> bool:

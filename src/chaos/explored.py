@@ -130,7 +130,10 @@ def _body(
     try:
         test(**mine, **{_NAME: schedule})
     except NotHolding as error:
-        told.append(error.verdict)
+        if error.verdict.schedule == schedule:
+            told.append(error.verdict)
+        else:
+            failed = error
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - whatever the test raises is its judgement
         failed = error
     finally:
@@ -138,8 +141,12 @@ def _body(
     verdicts: list[Any] = [one for one in told if getattr(one, "schedule", None) == schedule]
     if not verdicts:
         raise ChaosError(f"{test.func.__qualname__} has not drilled the schedule it was given") from failed
-    verdict: Verdict = verdicts[-1]
+    verdict: Verdict = max(verdicts, key=lambda one: ("holds", "unknown", "violated").index(one.status))
     if failed is not None:
         verdict.error = failed
-        verdict.violations.append(Violation("the test", "", f"{type(failed).__name__}: {failed}"))
+        said = f"{type(failed).__name__}: {failed}"
+        if verdict.status == "holds" and isinstance(failed, AssertionError | pytest.fail.Exception | NotHolding):
+            verdict.violations.append(Violation("the test", "", said))
+        else:  # what it has asserted of a run that proves nothing proves nothing
+            verdict.reasons.append(said)
     return verdict

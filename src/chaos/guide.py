@@ -101,5 +101,5 @@ def features(faults: Iterable[Fault]) -> Iterator[Kind | Pair]:
     some = list(faults)
     yield from map(Kind.of, some)
     for first, then in itertools.combinations(some, 2):
-        keys: Keys = "earlier" if then.key < first.key else "later"
+        keys: Keys = "earlier" if (len(then.key), then.key) < (len(first.key), first.key) else "later"
         yield Pair(Kind.of(first), Kind.of(then), "same" if first.key == then.key else keys)

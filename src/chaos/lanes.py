@@ -116,7 +116,10 @@ class Lanes:
         try:
             [verdict] = place.system().each([schedule], body)
             if outcome(verdict) in {"violated", "unknown"}:
-                place.leave()
+                try:
+                    place.leave()
+                except Exception as error:  # noqa: BLE001 - the verdict is what matters, and it tells
+                    verdict.reasons.append(f"its lane could not be left: {type(error).__name__}: {error}")
             elif verdict.status == "holds":
                 self._held.append(verdict)
         finally:

@@ -159,13 +159,14 @@ class Links:
 
     def _spare_listener(self, label: str) -> SpareListener:
         assert self._kafka is not None  # noqa: S101 - for the type checker; who asks has one
-        if not self._kafka.spare:
+        try:
+            self._listeners.append(self._kafka.spare.pop(0))
+        except IndexError:
             msg = (
                 f"no link to Kafka is left for {label}: our broker has {SPARE_LISTENERS} spare listeners, and each "
                 "replica of each worker of all lanes that are open needs one. Close lanes that are not used any more."
             )
-            raise ChaosError(msg)
-        self._listeners.append(self._kafka.spare.pop(0))
+            raise ChaosError(msg) from None
         return self._listeners[-1]
 
 

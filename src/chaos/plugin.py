@@ -176,7 +176,7 @@ def pytest_runtest_makereport(
     verdicts = item.config.stash[_VERDICTS]
     for verdict in verdicts:
         item.user_properties.append(("onecharge", f"{verdict.status}: {verdict.schedule}"))
-    pages = _write_reports(item, verdicts) if verdicts else []
+    pages = _write_reports(item, call.when, verdicts) if verdicts else []
     item.user_properties += [("onecharge_timeline", str(page)) for page in pages]
     report = yield
     if verdicts:
@@ -199,14 +199,14 @@ def _brief(told: Told) -> str:
     return "\n".join((told.story().partition("\n")[0], *notes))
 
 
-def _write_reports(item: pytest.Item, verdicts: list[Told]) -> list[Path]:
+def _write_reports(item: pytest.Item, when: str, verdicts: list[Told]) -> list[Path]:
     """Reports of what a test has told, as data and as pages; the pages' paths."""
     from chaos.report import build  # noqa: PLC0415 - see the fixture
 
     session = item.config.stash.get(_SESSION, None)
     if session is None:
         return []
-    name = re.sub(r"[^\w.-]+", "-", item.nodeid).strip("-")
+    name = re.sub(r"[^\w.-]+", "-", item.nodeid).strip("-") + ("" if when == "call" else f"-{when}")
     return build.write(session.output / "reports" / name[-_LONGEST:], list(build.reports(verdicts, item.nodeid)))
 
 

@@ -18,6 +18,7 @@ from chaos.schedule import CRASH_BEFORE, Schedule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from chaos.schedule import Fault
     from chaos.waiting import Deadline
 
 SIMPLE = (CRASH_BEFORE, "crash-after", "lose-request", "lose-reply")
@@ -35,12 +36,13 @@ def runs_for(rate: float) -> int:
 def smaller(schedule: Schedule) -> Iterator[Schedule]:
     """Schedules that are a step simpler, the boldest first."""
     faults = schedule.faults
-    if len(faults) > 1:
-        yield from (Schedule(faults[:number] + faults[number + 1 :]) for number in range(len(faults)))
+    for number, fault in enumerate(faults if len(faults) > 1 else ()):
+        yield Schedule((*faults[:number], *_behind(faults, number, -_kills(fault))))
+        yield Schedule(faults[:number] + faults[number + 1 :])
     for number, fault in enumerate(faults):
         for action in SIMPLE[: SIMPLE.index(fault.action) if fault.action in SIMPLE else None]:
             one = replace(fault, action=action, value="")
-            yield Schedule((*faults[:number], one, *faults[number + 1 :]))
+            yield Schedule((*faults[:number], one, *_behind(faults, number, _kills(one) - _kills(fault))))
         if fault.value and fault.action in kinds.registered() and "" in kinds.kind(fault.action).swept:
             yield Schedule((*faults[:number], replace(fault, value=""), *faults[number + 1 :]))
     for key in sorted({fault.key for fault in faults if fault.key.rpartition("-")[2].isdecimal()}):
@@ -50,6 +52,17 @@ def smaller(schedule: Schedule) -> Iterator[Schedule]:
     for number, fault in enumerate(faults):
         if fault.nth > 1:
             yield Schedule((*faults[:number], replace(fault, nth=1), *faults[number + 1 :]))
+
+
+def _kills(fault: Fault) -> int:
+    return int(fault.action.startswith("crash"))
+
+
+def _behind(faults: tuple[Fault, ...], number: int, more: int) -> Iterator[Fault]:
+    """What comes behind a fault, as it is called when its worker is killed so many times more, or less, before."""
+    for one in faults[number + 1 :]:
+        mine = one.worker == faults[number].worker
+        yield replace(one, incarnation=max(0, one.incarnation + more)) if mine else one
 
 
 def shrink(schedule: Schedule, violates: Callable[[Schedule, int], bool], rate: float, deadline: Deadline) -> Schedule:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.errors import ChaosError
@@ -27,7 +28,6 @@ from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402 - li
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from hypothesis.database import ExampleDatabase
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -119,6 +119,12 @@ def database(directory: Path) -> ExampleDatabase:
 
 
 def default_database() -> ExampleDatabase | None:
-    """Hypothesis's database, as its settings have it."""
+    """Hypothesis's database, as its settings have it.
+
+    Its own profile for CI has none, as what it would find again would take its time there. A schedule that was found at
+    night should be tried first, so there is one all the same.
+    """
     found: ExampleDatabase | None = hypothesis.settings().database
+    if found is None and hypothesis.settings.get_current_profile_name() == "ci":
+        return database(Path(".hypothesis/examples"))
     return found

@@ -145,12 +145,17 @@ class Sweep:
         found = {outcome(verdict) for verdict in (*self.recording.runs, *self.verdicts)}
         if "violated" in found:
             return "violated"
-        return "unknown" if "unknown" in found or self.reasons or not self.verdicts else "holds"
+        nothing = not self.verdicts and self.shard == WHOLE  # the part of a small sweep may be empty
+        return "unknown" if "unknown" in found or self.reasons or nothing else "holds"
 
     @property
     def broken(self) -> tuple[str, ...]:
         """The points at which something was carried out."""
-        fired = {str(verdict.schedule.faults[0].point) for verdict in self.verdicts if verdict.fired}
+        fired = {
+            verdict.schedule.faults[0].point
+            for verdict in self.verdicts
+            if any(fired.fault == str(verdict.schedule.faults[0]) for fired in verdict.fired)
+        }
         return tuple(point for point in self.selected if point in fired)
 
     @property
@@ -264,14 +269,16 @@ def run_sweep(
         whole = not recording.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
         if whole and depth > 1:
             whole = _carry_out(sweep, ground, list(_again(sweep, roles)), until_violated)
-    except KeyboardInterrupt:
-        sweep.reasons.append(INTERRUPTED)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        sweep.reasons.append(INTERRUPTED if interrupted else f"{type(error).__name__}: {error}")
         sweep.seconds = time.monotonic() - began
-        ground.tell(sweep)
+        if interrupted or sweep.verdicts:
+            ground.tell(sweep)
         raise
     if whole:
         sweep.reasons += _unbroken(sweep) if shard == WHOLE else []
-        if baseline is not None and sweep.status == "holds" and shard == WHOLE:
+        if baseline is not None and sweep.status == "holds":
             sweep.reasons += _compare(sweep, baseline)
     sweep.seconds = time.monotonic() - began
     return sweep
@@ -371,7 +378,9 @@ def _unbroken(sweep: Sweep) -> list[str]:
 
 
 def _compare(sweep: Sweep, path: Path) -> list[str]:
-    """What is different from the baseline."""
+    """What is different from the baseline; in a shard, which points are."""
+    if sweep.shard != WHOLE:
+        return _compare_points(sweep, path)
     text = sweep.baseline()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -381,3 +390,11 @@ def _compare(sweep: Sweep, path: Path) -> list[str]:
     found = [f"not in the baseline {path.name}: {line}" for line in sorted(now - before)]
     found += [f"in the baseline {path.name} and not found: {line}" for line in sorted(before - now)]
     return [*found, f"delete {path} to have it written anew"] if found else []
+
+
+def _compare_points(sweep: Sweep, path: Path) -> list[str]:
+    if not path.exists():
+        return [f"there is no baseline {path}: a whole sweep writes it, not a shard"]
+    before = {line.split("  ")[0] for line in path.read_text(encoding="utf-8").splitlines()}
+    found = [f"not in the baseline {path.name}: {point}" for point in sorted(set(sweep.selected) - before)]
+    return found + [f"in the baseline {path.name} and not found: {one}" for one in sorted(before - set(sweep.selected))]

@@ -68,6 +68,7 @@ class System:
         self.grace, self.within = grace, within
         self.crew = Crew(lane, self.workers)
         self.recording: Recording | None = None
+        self.certain: Sequence[str] = ()  # see `chaos.armed.Armed`
         self._held: list[Verdict] = []
         self._stack = contextlib.ExitStack()
         names = [worker.name for worker in self.workers]
@@ -114,7 +115,13 @@ class System:
 
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
         """Carry out schedules, one after the other; see `chaos.sweep.Ground`."""
-        return (body(self, one) if body is not None else self.drill(one, report=False) for one in schedules)
+        for one in schedules:
+            self.certain = self.recording.points if self.recording is not None else ()
+            try:
+                verdict = body(self, one) if body is not None else self.drill(one, report=False)
+            finally:
+                self.certain = ()
+            yield verdict
 
     def record(self) -> Recording:
         """Find out where this system can be broken: run the workload twice without a fault. See `chaos.recording`."""
@@ -148,9 +155,9 @@ class System:
         """One drill, without the checks of its schedule that `drill` makes, and not told to anybody."""
         untold = self.crew.untold()
         self.crew.revive()
+        left = self._left_over()
         if not plan.faults or not all(fault.key for fault in plan.faults):
             self.crew.rest()  # what counts without a key might count what comes late from the drill before
-        left = self._left_over()
         verdict = run_drill(self, plan)
         verdict.reasons += untold
         verdict.reasons += [f"work of an earlier drill was left: {left}"] if left else []
@@ -206,7 +213,8 @@ class System:
             verdict.violations = judge(self, verdict.keys, settled=True)
             if verdict.violations:
                 verdict.history.append(Noted(time.time(), "the violation was found at the end of the run"))
-                verdict.require_holds()
+        for verdict in held:
+            verdict.require_holds()
         for last in held[-1:]:
             last.reasons += self.crew.untold()
             last.require_holds()

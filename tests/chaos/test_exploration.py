@@ -43,6 +43,7 @@ class Place:
         self.told: list[Told] = []
         self.lines: list[str] = []
         self.recording = RECORDING
+        self.failing = False
 
     def record(self) -> Recording:  # noqa: D102 - see `Ground`
         return self.recording
@@ -247,6 +248,59 @@ def test_replayed() -> None:
     unknown = explore(Place(lambda _schedule, verdict: verdict.reasons.append("why not"))).replayed(schedule)
     assert unknown.status == "unknown"
     assert "FIXED" not in unknown.story()
+
+
+def test_fixed_is_what_was_carried_out_in_full() -> None:
+    """A counterexample of which a fault is not reached any more, or a run proves nothing, is kept, and not fixed."""
+    schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    saved.add(schedule)
+
+    def missing(schedule: Schedule, verdict: Verdict) -> None:
+        verdict.not_reached += schedule.faults[1:]
+
+    found = explore(Place(missing), saved=saved, count=5).run()
+    assert "FIXED" not in found.story()
+    assert list(saved) == [schedule]
+    assert explore(Place(missing)).replayed(schedule).status == "unknown"
+
+    place = Place(lambda _schedule, verdict: verdict.reasons.append("not settled") if len(place.ran) == 3 else None)
+    found = explore(place, saved=saved, count=5).run()
+    assert (found.status, list(saved)) == ("unknown", [schedule])
+
+
+def test_nothing_that_could_be_done_is_not_green() -> None:
+    """Where every fault is unfit, nothing is proven; nor is a schedule without a fault one that can be replayed."""
+
+    def unfit(schedule: Schedule, verdict: Verdict) -> None:
+        verdict.unfit = [f"{fault} was reached and not carried out" for fault in schedule.faults]
+        verdict.reasons, verdict.fired = list(verdict.unfit), []
+
+    found = explore(Place(unfit), count=400).run()
+    assert found.status == "unknown"
+    assert "no schedule could be carried out" in found.story()
+    assert explore(Place(unfit)).replayed(Schedule.parse(f"{POINTS[0]}:repeat")).status == "unknown"
+    with pytest.raises(ChaosError, match="without a fault breaks nothing"):
+        explore(Place()).replayed(Schedule())
+
+
+def test_what_was_found_outlives_what_goes_wrong_then() -> None:
+    """An error after a violation was found is raised, and the violation was told and kept by then."""
+
+    def worse(schedule: Schedule, verdict: Verdict) -> None:
+        bug()(schedule, verdict)
+        if place.failing:
+            raise ChaosError("no lane could be made")
+        place.failing = bool(verdict.violations)
+
+    place = Place(worse)
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    with pytest.raises(ChaosError, match="no lane could be made"):
+        explore(place, saved=saved).run()
+    [told] = place.told
+    assert told.status == "violated"
+    assert "no lane could be made" in told.story()
+    assert len(list(saved)) == 1
 
 
 def test_unknown_is_never_green() -> None:

@@ -64,6 +64,19 @@ def test_flaky_bug(rate: float) -> None:
     assert sizes.count(2) >= 40
 
 
+def test_who_was_not_killed_has_no_successor() -> None:
+    """When a crash is left out, its worker's later faults are those of the one that was not killed."""
+    begun = "pay/http.post[key-2]#1:crash-after; relay/kafka.produce[key-1]#1:crash-after"
+
+    def violates(schedule: Schedule, _times: int) -> bool:
+        last = schedule.faults[-1]
+        kills = sum(fault.worker == "pay" and fault.action.startswith("crash") for fault in schedule.faults[:-1])
+        return (last.worker, last.incarnation) == ("pay", kills) and len({one.worker for one in schedule.faults}) == 2
+
+    found = shrink(Schedule.parse(f"{begun}; pay~1/http.post[key-1]#1:crash-after"), violates, 1.0, Deadline(60))
+    assert str(found) == "relay~0/kafka.produce[key-1]#1:crash-before; pay~0/http.post[key-1]#1:crash-before"
+
+
 def test_budget() -> None:
     """No run begins after the deadline; what was found by then is returned."""
     bug = Bug(1.0)

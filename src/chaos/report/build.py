@@ -34,7 +34,10 @@ def reports(told: Iterable[Told], system: str, replay: Callable[[str], str] = st
         else:
             yield _of_sweep(one, system, replay) if isinstance(one, Sweep) else _of_exploration(one, system)
     if drills:
-        outcomes = _outcomes(drills, replay)
+        outcomes = tuple(
+            structs.replace(one, status=drill.status)  # who has asked for what cannot be done has to be told
+            for one, drill in zip(_outcomes(drills, replay), drills, strict=True)
+        )
         yield Report("drill", system, status(outcomes, ()), sum(one.seconds for one in drills), outcomes)
 
 
@@ -45,7 +48,7 @@ def write(directory: Path, some: Sequence[Report]) -> list[Path]:
         mark = f"-{number}" if len(some) > 1 else ""
         data.write(directory / f"report{mark}.json", report)
         pages.append(directory / f"timeline{mark}.html")
-        pages[-1].write_text(page(report), encoding="utf-8")
+        pages[-1].write_text(page(report), encoding="utf-8", errors="backslashreplace")
     return pages
 
 
@@ -61,6 +64,7 @@ def _of_sweep(sweep: Sweep, system: str, replay: Callable[[str], str]) -> Report
         reasons=tuple(sweep.reasons),
         notes=(sweep.schedule, f"audited: {sweep.recording.audited}", *map(str, sweep.recording.advice)),
         shard="" if sweep.shard == WHOLE else str(sweep.shard),
+        depth=sweep.depth,
     )
 
 
@@ -108,5 +112,5 @@ def _outcome(verdict: Verdict, replay: Callable[[str], str], *, history: bool) -
         tuple(verdict.reasons),
         tuple(map(str, verdict.not_reached)),
         replay=replay(str(verdict.schedule)) if verdict.status != "holds" and verdict.schedule.faults else "",
-        history=tuple(verdict.history) if history else (),
+        history=tuple(verdict.history) if history and len(verdict.history) > 1 else (),
     )

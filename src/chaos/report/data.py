@@ -69,6 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shard: str = ""
+    depth: int = 1
     format: int = FORMAT
 
 

@@ -29,7 +29,7 @@ def status(outcomes: Iterable[Outcome], reasons: Sequence[str]) -> str:
     found = {one.status for one in outcomes}
     if "violated" in found:
         return "violated"
-    return "unknown" if "unknown" in found or reasons or not found else "holds"
+    return "unknown" if "unknown" in found or reasons or "holds" not in found else "holds"
 
 
 def merged(reports: Sequence[Report]) -> Report:
@@ -42,7 +42,7 @@ def merged(reports: Sequence[Report]) -> Report:
         raise ChaosError("there is no report to merge")
     first = reports[0]
     for other in reports[1:]:
-        for name in ("kind", "system", "points", "faults"):
+        for name in ("kind", "system", "points", "faults", "depth"):
             mine, theirs = getattr(first, name), getattr(other, name)
             if name == "points":  # keys that are worked on side by side come in any order
                 mine, theirs = sorted(mine), sorted(theirs)
@@ -53,8 +53,10 @@ def merged(reports: Sequence[Report]) -> Report:
     reasons = [reason for reason in said if not reason.startswith((_MISSING, _UNBROKEN))]
     shard = _missing(reports, reasons)
     if first.kind == "sweep" and not shard:
-        broken = {point_of(one) for one in outcomes if one.fired}
+        broken = {point_of(one) for one in outcomes if _began(one)}
         reasons += [f"{_UNBROKEN}{point}" for point in first.points if point not in broken]
+        if first.depth > 1 and not any(len(one.fired) > 1 for one in outcomes):
+            reasons.append("no recovery was broken: in no schedule was a second point reached")
     return Report(
         first.kind,
         first.system,
@@ -66,6 +68,7 @@ def merged(reports: Sequence[Report]) -> Report:
         reasons=tuple(dict.fromkeys(reasons)),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
         shard=shard,
+        depth=first.depth,
     )
 
 
@@ -73,6 +76,11 @@ def point_of(outcome: Outcome) -> str:
     """The point of its first fault; an empty text where there is none."""
     faults = Schedule.parse(outcome.schedule).faults
     return faults[0].point if faults else ""
+
+
+def _began(outcome: Outcome) -> bool:
+    """Whether its first fault has fired."""
+    return bool(outcome.fired) and outcome.fired[0][0] == str(Schedule.parse(outcome.schedule).faults[0])
 
 
 def _missing(reports: Sequence[Report], reasons: list[str]) -> str:

@@ -5,6 +5,7 @@ It can be read, searched and printed without the page's script, which adds the d
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
@@ -195,7 +196,5 @@ def _more(many: int, what: str, most: int = _MOST) -> list[str]:
 
 def _code(text: str) -> str:
     """Code that may break behind its punctuation: points are long, and a telephone is narrow."""
-    shown = escape(cut(text, _LONG))
-    for mark in ("/", "#", "]", ":"):
-        shown = shown.replace(mark, f"{mark}<wbr>")
-    return f"<code>{shown}</code>"
+    pieces = re.split(r"(?<=[/#\]:])", cut(text, _LONG))
+    return f"<code>{'<wbr>'.join(map(escape, pieces))}</code>"

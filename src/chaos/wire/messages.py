@@ -228,6 +228,7 @@ class Failed(_Message, frozen=True):
     reason: str
     killed: bool = False  # likewise
     unfit: bool = False
+    displaced: bool = False  # another was due at the same effect, and is carried out
 
 
 class Noted(_Message, frozen=True):

@@ -190,8 +190,8 @@ class Proxy:
         frame = Frame(connection, effect, points)
         worker, armed = connection.member.label, self._armed
         for other in due[1:]:
-            text = f"{self._faults[other].text}, as {self._faults[due[0]].text} was due at the same effect"
-            self.send(Noted(time.time(), "not done", worker, text))
+            reason = f"{self._faults[due[0]].text} was due at the same effect"
+            self.send(Failed(time.time(), armed, other, worker, reason, displaced=True))
         self.send(Reached(time.time(), armed, due[0]))
         self._working[frame] = self._start(self._carry_out(frame, armed, due[0], self._faults[due[0]]))
         return frame

@@ -237,9 +237,9 @@ async def test_two_faults_at_one_effect(stage: Stage) -> None:
     client = await stage.connect(link, POST)
     assert await client.hears() == "created"
     assert (await stage.fired()).fault == 0
-    assert [one.text for one in stage.all(messages.Noted)] == [
-        "w~0/http.post#1:repeat, as w~0/http.post#1:delay=0.01 was due at the same effect"
-    ]
+    failed = await stage.failed()
+    assert (failed.fault, failed.displaced, failed.unfit) == (1, True, False)
+    assert failed.reason == "w~0/http.post#1:delay=0.01 was due at the same effect"
 
 
 # -- what a server may still be doing ----------------------------------------------------------------------------------
