@@ -18,9 +18,11 @@ from chaos.history import Asked, Began, Event
 from chaos.invariants import Violation
 from chaos.recording import Recording
 from chaos.schedule import Schedule
+from chaos.sweep import Shard, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from chaos.errors import Told
 
@@ -313,3 +315,17 @@ def test_unknown_is_never_green() -> None:
     found = explore(place, count=5).run()
     assert (found.status, place.ran) == ("unknown", [])
     assert "a hole" in found.story()
+
+
+def test_baseline_of_shards(tmp_path: Path) -> None:
+    """Each shard compares the points with the baseline, which only a whole sweep writes."""
+    baseline = tmp_path / "points.txt"
+    shard = Shard(1, 2)
+    sweep = run_sweep(Place(), baseline=baseline, shard=shard)
+    assert (sweep.status, len(sweep.reasons)) == ("unknown", 1)
+    assert run_sweep(Place(), baseline=baseline).status == "unknown"
+    assert run_sweep(Place(), baseline=baseline, shard=shard).status == "holds"
+    baseline.write_text(baseline.read_text().replace("key-3", "key-4"))
+    sweep = run_sweep(Place(), baseline=baseline, shard=shard)
+    assert sweep.status == "unknown"
+    assert "not in the baseline points.txt: pay~0/http.post[key-3]#1" in sweep.reasons

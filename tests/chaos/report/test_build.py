@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from html import escape
 from typing import TYPE_CHECKING
 
 from chaos.history import Named
 from chaos.report import build, data
+from chaos.report.timeline import page
 from chaos.schedule import Schedule
 from tests.chaos.test_exploration import Place, bug, explore
 
@@ -60,3 +63,11 @@ def test_many() -> None:
     kept = [outcome.status for outcome in report.outcomes if outcome.history]
     assert (kept.count("holds"), kept.count("unknown")) == (3, 40)
     assert len(report.outcomes) == 200
+
+
+def test_replay_line_can_be_copied() -> None:
+    """Quotes of a command are quotes on the page, and where it may break its text does not change."""
+    found = explore(Place(bug()), replay=lambda text: f"again {shlex.quote(text)}").run()
+    [report] = build.reports([found], "a shop")
+    shown = page(report).replace("<wbr>", "")
+    assert escape(report.outcomes[0].replay) in shown
