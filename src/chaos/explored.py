@@ -9,7 +9,7 @@
 One of its other parameters is the fixture with the `System`, or with `Lanes`: then it is run in all of them at once,
 each call with the system of one lane. Points are found when the test runs, by recording the system. What the test
 asserts beside the verdict counts as an invariant. ``@hypothesis.example(schedule="…")`` below it pins a schedule, which
-is tried first. The database of examples is Hypothesis's, as its settings have it.
+is tried first. The database of examples is Hypothesis's, as its settings have it; there is one in CI too.
 
 With ``--onecharge-replay='…'`` only that schedule is tried, ten times.
 """
@@ -69,6 +69,7 @@ def explore(
 
         @functools.wraps(test)
         def explored(*args: Any, request: Any, **fixtures: Any) -> None:
+            __tracebackhide__ = True  # what was found is the message; this function is no part of it
             # A machine without Hypothesis skips the test; the others of its file, and of the run, are run all the same.
             from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - see above
             from chaos.strategies import default_database  # noqa: PLC0415 - see above
