@@ -6,8 +6,9 @@
 
 The wheel is built once. Each project is copied out of the repository and tested in a fresh virtual environment of the
 interpreter that runs this, in which the wheel and what the project's pyproject.toml names are installed as a stranger
-would install them: by uv if there is one, else by pip. Logs and ledgers are kept in artifacts/foreign; everything else
-goes when the script ends. The exit code is pytest's, of the first project that failed.
+would install them: by uv if there is one, else by pip. Logs, ledgers and the JUnit file, in which there has to be
+what was told of drills, are kept in artifacts/foreign; everything else goes when the script ends. The exit code is
+pytest's, of the first project that failed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import time
 import tomllib
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 _OURS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "PYTEST_ADDOPTS"}
 
 _LEFT_BEHIND = shutil.ignore_patterns("artifacts", "__pycache__", "node_modules", ".*")
+
+# What a project's tests are run with besides: one of them in processes side by side.
+_BESIDES = {"job_queue": ["-n", "2"]}
 
 _PROBE = """
 import importlib.util, pathlib, sysconfig, chaos
@@ -76,8 +82,9 @@ class Stranger:
         project = self._place / "project"
         shutil.copytree(source, project, ignore=_LEFT_BEHIND)
         self._run(self._python, "-c", _PROBE, directory=project)
-        output = f"--onecharge-output={ROOT / 'artifacts' / 'foreign' / source.name}"
-        options = ["-W", "error", "--onecharge-require", output, *arguments]
+        junit_file(source).unlink(missing_ok=True)
+        to = [f"--onecharge-output={kept(source)}", f"--junit-xml={junit_file(source)}"]
+        options = ["-W", "error", "--onecharge-require", *to, *_BESIDES.get(source.name, []), *arguments]
         return self._run(self._python, "-m", "pytest", *options, directory=project, check=False)
 
     def _run(self, *command: str | Path, directory: Path | None = None, check: bool = True) -> int:
@@ -86,6 +93,31 @@ class Stranger:
         if check and done.returncode != 0:
             sys.exit(f"failed with code {done.returncode}: {' '.join(map(str, command))}")
         return done.returncode
+
+
+def kept(source: Path) -> Path:
+    """Where what is left of a project's tests is kept."""
+    return ROOT / "artifacts" / "foreign" / source.name
+
+
+def junit_file(source: Path) -> Path:
+    """What a CI would read."""
+    return kept(source) / "junit.xml"
+
+
+def what_ci_has(source: Path) -> str:
+    """How much the JUnit file of a project says of drills; the script ends if that is nothing, or a page is missing."""
+    if not junit_file(source).is_file():
+        sys.exit(f"{junit_file(source)} was not written")
+    root = ET.parse(junit_file(source)).getroot()  # noqa: S314 - our own file
+    said = [(one.attrib["name"], one.attrib["value"]) for one in root.iter("property")]
+    number = Counter(name for name, _ in said)
+    lost = [page for name, page in said if name == "onecharge_timeline" and not Path(page).is_file()]
+    tests = len(list(root.iter("testcase")))
+    if lost or not (number["onecharge"] and number["onecharge_timeline"]):
+        sys.exit(f"{junit_file(source)} has {tests} tests, {dict(number)}; not there: {lost}")
+    told = f"{number['onecharge']} verdicts and {number['onecharge_timeline']} timelines, which are there"
+    return f"junit.xml has {tests} tests, {told}"
 
 
 def say(text: str) -> None:
@@ -108,6 +140,8 @@ def main(arguments: list[str]) -> int:
             began = time.monotonic()
             codes.append(stranger.test(source, arguments))
             say(f"{source.name}: pytest's exit code is {codes[-1]}, after {time.monotonic() - began:.1f} s")
+            if not arguments:  # otherwise the tests that were asked for may have no drill
+                say(f"{source.name}: {what_ci_has(source)}")
     return next(filter(None, codes), 0)
 
 

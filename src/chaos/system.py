@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chaos.conditions import Condition
     from chaos.drill import Run, Verdict
     from chaos.errors import Told
+    from chaos.exploration import Exploration
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
@@ -150,6 +151,23 @@ class System:
         sweep = run_sweep(self, faults=faults, only=only, shard=self.lane.shard or WHOLE, **how)
         self.tell(sweep)
         return sweep
+
+    def explore(
+        self,
+        *,
+        seconds: float = 60.0,
+        max_faults: int = 3,
+        count: int | None = None,
+        faults: Sequence[str] | None = None,
+        only: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Exploration:
+        """Record, then try schedules of several faults, one after the other; see `chaos.lanes.Lanes.explore`."""
+        from chaos.exploration import Explorer  # noqa: PLC0415 - who only sweeps has no need of Hypothesis
+
+        exploration = Explorer(self, seconds, max_faults, count, faults, only, seed=seed).run()
+        self.tell(exploration)
+        return exploration
 
     def run(self, plan: Schedule) -> Verdict:
         """One drill, without the checks of its schedule that `drill` makes, and not told to anybody."""

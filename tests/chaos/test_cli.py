@@ -275,7 +275,7 @@ sys.exit(main(["explore", "shop:shop"]))
     argv = [sys.executable, "-c", script]
     told = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
     assert told.returncode == USAGE
-    assert "the client hypothesis is missing" in line(told.stderr)
+    assert "hypothesis is missing: looked for" in line(told.stderr)
     assert "pip install 'onecharge[explore]'" in told.stderr
 
 

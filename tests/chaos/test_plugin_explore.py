@@ -112,6 +112,64 @@ def test_found_replayed_and_fixed(run: Run, shop: pytest.Pytester, monkeypatch: 
     fixed.stdout.fnmatch_lines([f"  note        FIXED: {CHARGED} holds in 10 of 10 runs"])
 
 
+INSIDE = """
+def test_inside(GROUND):
+    found = GROUND.explore(seconds=20, max_faults=2, seed=1)
+    assert found.status == "violated"
+    assert GROUND.drill(str(found.counterexample.smallest.schedule)).status == "violated"
+"""
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("ground", ["system", "lanes"])
+def test_inside_a_test(run: Run, monkeypatch: pytest.MonkeyPatch, ground: str) -> None:
+    """A system, or lanes of it, can be explored in the middle of a test, which judges what was found."""
+    monkeypatch.setenv("BUG", "twice")
+    ended = run(test_it=INSIDE.replace("GROUND", ground))
+    ended.assert_outcomes(passed=1)
+    ended.stdout.fnmatch_lines(["violated: exploration of schedules of up to 2 faults, *", f"violated: {CHARGED}"])
+
+
+@pytest.mark.usefixtures("shop")
+def test_kept_in_ci(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Hypothesis by itself keeps nothing, because ``CI`` is set, a counterexample is kept, and tried again."""
+    monkeypatch.setenv("BUG", "twice")
+    monkeypatch.setenv("CI", "true")
+    run(test_it=EXPLORED).assert_outcomes(failed=1)
+    monkeypatch.delenv("BUG")
+    fixed = run("--onecharge-budget=0.3", test_it=EXPLORED)
+    fixed.assert_outcomes(passed=1)
+    fixed.stdout.fnmatch_lines([f"  note        FIXED: {CHARGED} holds in 10 of 10 runs"])
+
+
+WITHOUT = """
+import sys
+sys.modules["hypothesis"] = None  # as if it were not installed
+import chaos
+
+@chaos.explore()
+def test_any(system, schedule):
+    system.drill(schedule).require_holds()
+
+def test_inside(system):
+    system.explore()
+
+def test_one(system):
+    system.drill("worker/shop.taken:crash-before").require_holds()
+"""
+
+
+@pytest.mark.usefixtures("shop")
+def test_without_hypothesis(run: Run) -> None:
+    """Where the extra is not installed, explored tests are skipped, with what to do, and no others."""
+    ended = run("-rs", test_it=WITHOUT)
+    ended.assert_outcomes(skipped=2, passed=1)
+    ended.stdout.fnmatch_lines(
+        ["SKIPPED*: hypothesis is missing: looked for *. Install it with `pip install 'onecharge?explore?'`."]
+    )
+    run("--onecharge-require", test_it=WITHOUT).assert_outcomes(failed=2, passed=1)
+
+
 OWN = """
 import chaos, pytest
 explore = chaos.explore(seconds=20, max_faults=1, only=["worker/shop.charging", "worker/shop.taken"])

@@ -1,5 +1,6 @@
 """Workers with a bug. Each runs in a process of its own, so it may change the module it is a variation of."""
 
+import http.client
 from uuid import uuid4
 
 import psycopg
@@ -22,6 +23,26 @@ def marked_before_mailed() -> None:
         connection.commit()
         checkpoint("job.marked")
         worker.mail(job, worker.idempotency_key(job))
+
+    worker.handle = handle
+    worker.main()
+
+
+def retried_out_of_the_transaction() -> None:
+    """Keep no transaction open while the mail service is away: mark the job, commit, and try again until it is mailed.
+
+    It takes two faults to lose a mail: the service has to be away, and then the worker has to die.
+    """
+
+    def handle(connection: psycopg.Connection, job: worker.Job) -> None:
+        try:
+            worker.mail(job, worker.idempotency_key(job))
+        except (OSError, http.client.HTTPException):
+            worker.mark(connection, job)
+            connection.commit()
+            worker.mail(job, worker.idempotency_key(job))
+        else:
+            worker.mark(connection, job)
 
     worker.handle = handle
     worker.main()

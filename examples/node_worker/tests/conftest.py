@@ -69,8 +69,9 @@ class Told:
     """Whom the topic has told about."""
 
     def __init__(self, lane: Lane) -> None:
-        settings = {"group.id": "nobody", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
-        self._consumer = Consumer({"bootstrap.servers": lane.kafka, **settings})
+        # Commits nothing: whoever counts what the worker has done would find a group's offset that it knows nothing of.
+        settings = {"group.id": "nobody", "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        self._consumer = Consumer({"bootstrap.servers": lane.kafka, "fetch.wait.max.ms": 20, **settings})
         [self._partition] = lane.partitions("paid")
         self._consumer.assign([self._partition])
         self._keys: list[str] = []

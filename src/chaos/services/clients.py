@@ -23,8 +23,9 @@ def confluent_kafka() -> Any:
 
 
 def require_client(module: str, extra: str = "clients") -> None:
-    """Raise `MissingPart` if a client is not installed, without the time its import takes."""
+    """Raise `MissingPart` if what an extra brings is not installed, without the time its import takes."""
     if importlib.util.find_spec(module) is None:
         package = module.replace("_", "-")
         remedy = f"Install it with `pip install 'onecharge[{extra}]'`."
-        raise MissingPart(f"the client {package}", looked_for=[f"the Python package {package}"], remedy=remedy)
+        part = f"the client {package}" if extra == "clients" else package
+        raise MissingPart(part, looked_for=[f"the Python package {package}"], remedy=remedy)
