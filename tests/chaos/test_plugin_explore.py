@@ -137,7 +137,7 @@ def test_kept_in_ci(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     run(test_it=EXPLORED).assert_outcomes(failed=1)
     monkeypatch.delenv("BUG")
-    fixed = run("--onecharge-budget=0.3", test_it=EXPLORED)
+    fixed = run(test_it=EXPLORED)
     fixed.assert_outcomes(passed=1)
     fixed.stdout.fnmatch_lines([f"  note        FIXED: {CHARGED} holds in 10 of 10 runs"])
 
