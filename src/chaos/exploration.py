@@ -1,6 +1,6 @@
 """Explore combinations of faults: what no sweep of single faults, nor of recoveries, can try in full.
 
-Hypothesis draws schedules over what a recording shows (`chaos.strategies`), a few hundred at a time; a `Guide` picks
+Hypothesis draws schedules over what a recording shows (`chaos.strategies`), about a hundred at a time; a `Guide` picks
 those that try what was tried least; each is carried out, settled and judged like any drill. What recoveries show can be
 broken from the next round on. An exploration ends with its budget of seconds, or with the first violation. Then the
 same schedule is run again, to say how often it violates, and made smaller (`chaos.shrink`), in a budget of its own.
@@ -69,7 +69,8 @@ class Counterexample:
 class Exploration:
     """What an exploration has shown. `verdicts` has one for each schedule; those that hold have no history left.
 
-    `replay` makes the command that runs a schedule again. `fixed` are counterexamples of earlier runs that hold now.
+    `replay` makes the command that runs a schedule again. `notes` say among others which counterexamples of earlier
+    runs are fixed.
     """
 
     recording: Recording
