@@ -101,11 +101,29 @@ class Kafka:
         return confluent_kafka().admin.AdminClient({**settings, "log_level": 0})
 
     def create_topics(self, partitions: Mapping[str, int]) -> None:
-        """Create topics with so many partitions each; they can be written to when this returns."""
+        """Create topics with so many partitions each; they can be written to when this returns.
+
+        The controller answers before the brokers know of a topic, and a broker's metadata names a partition's leader
+        before that leader knows. What is asked or produced in between is refused, so both are waited for.
+
+        Raises:
+            NotInTime: a partition has no leader that answers; with what was said last.
+        """
         kafka = confluent_kafka()
         topics = [kafka.admin.NewTopic(name, count) for name, count in partitions.items()]  # the cluster's replication
         for created in self.admin.create_topics(topics, operation_timeout=30).values():
             created.result()
+        names = kafka.TopicCollection(list(partitions))
+        latest = kafka.admin.OffsetSpec.latest()
+        ends = {kafka.TopicPartition(name, n): latest for name, count in partitions.items() for n in range(count)}
+
+        def led() -> bool:
+            # Described first: a client that asks for offsets in a topic that is not known yet believes that for 30 s.
+            described = all(asked.result() for asked in self.admin.describe_topics(names).values())
+            return described and all(asked.result() for asked in self.admin.list_offsets(ends).values())
+
+        what = f"the leaders of {', '.join(partitions)} to answer"
+        wait_until(what, led, Deadline(30), retry_on=(kafka.KafkaException,))
 
     def delete_topics(self, names: Iterable[str]) -> None:
         """Delete topics; one that is not there is no error."""

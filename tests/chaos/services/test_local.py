@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from chaos.errors import MissingPart
 from chaos.services import cache, kafka, toxiproxy
 from chaos.services.cache import Cache
+from chaos.services.clients import confluent_kafka
 from chaos.services.kafka import find_java
 from chaos.services.local import Local
 from chaos.services.toxiproxy import _find_go, start_toxiproxy
@@ -82,6 +83,17 @@ def test_all_answer(servers: Local) -> None:
     servers.kafka.delete_topics(["answers", "never-there"])
 
     assert servers.toxiproxy.call("GET", "/version")["version"]
+
+
+def test_topics_are_led(servers: Local) -> None:
+    """Every partition of a topic that was created has a leader that answers, however many others there are to do."""
+    latest = confluent_kafka().admin.OffsetSpec.latest()
+    for attempt in range(3):
+        name = f"led-{attempt}"
+        servers.kafka.create_topics({name: 50})
+        ends = {TopicPartition(name, number): latest for number in range(50)}
+        assert [asked.result().offset for asked in servers.kafka.admin.list_offsets(ends).values()] == [0] * 50
+        servers.kafka.delete_topics([name])
 
 
 def test_loopback_only(servers: Local) -> None:
