@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chaos import history
-from chaos.errors import ChaosError, Undecided, Violated
+from chaos.errors import ChaosError, Result
 from chaos.waiting import Deadline, wait_until
 from chaos.wire.messages import Name
 
@@ -45,7 +45,7 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
 
 @dataclass
-class Verdict:
+class Verdict(Result):
     """What a drill showed. `schedule` as text is what to replay; `history` is all that happened, in order.
 
     `unfit` says of faults that they could never be done where they were asked for, such as the loss of a reply that
@@ -88,16 +88,6 @@ class Verdict:
     def effects(self, key: str) -> int:
         """How often it had one."""
         return sum(record.effect for record in self.records(key))
-
-    def require_holds(self) -> None:
-        """Return if the verdict is ``holds``.
-
-        Raises:
-            Violated: an invariant was broken.
-            Undecided: the run proves nothing.
-        """
-        if self.status != "holds":
-            raise (Violated if self.status == "violated" else Undecided)(self) from self.error
 
     def story(self, *, events: bool = False) -> str:
         """What was broken, why the verdict is what it is, the ledger lines it was judged by; on demand, all events."""

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.errors import ChaosError, Undecided, UnknownName, Violated
+from chaos.errors import ChaosError, Result, UnknownName
 from chaos.guide import Guide, Kind
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
 
     from chaos.drill import Verdict
+    from chaos.ground import Body, Ground
     from chaos.recording import Recording
-    from chaos.sweep import Body, Ground
 
 TIMES = 10
 SECONDS = 60.0
@@ -66,7 +66,7 @@ class Counterexample:
 
 
 @dataclass
-class Exploration:
+class Exploration(Result):
     """What an exploration has shown. `verdicts` has one for each schedule; those that hold have no history left.
 
     `replay` makes the command that runs a schedule again. `notes` say among others which counterexamples of earlier
@@ -97,16 +97,6 @@ class Exploration:
     def schedule(self) -> str:
         """What it was, in a few words."""
         return f"exploration of schedules of up to {self.max_faults} faults"
-
-    def require_holds(self) -> None:
-        """Return if it holds.
-
-        Raises:
-            Violated: an invariant was broken by one of the schedules.
-            Undecided: it proves less than it should.
-        """
-        if self.status != "holds":
-            raise (Violated if self.status == "violated" else Undecided)(self)
 
     def story(self, *, events: bool = False) -> str:
         """What was tried, what was reached, and each schedule that does not hold; the line that replays it."""
@@ -160,7 +150,7 @@ class Saved:
 
 @dataclass
 class Explorer:
-    """One exploration under way; see `chaos.lanes.Lanes.explore` for its parameters."""
+    """One exploration under way; see `chaos.ground.Ground.explore` for its parameters."""
 
     ground: Ground
     seconds: float = SECONDS

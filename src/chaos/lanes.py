@@ -21,25 +21,23 @@ from __future__ import annotations
 import contextlib
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chaos.errors import NotHolding
+from chaos.ground import Ground
 from chaos.schedule import Schedule
-from chaos.sweep import outcome, run_sweep
+from chaos.sweep import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from typing import Self, TypeAlias
 
     from chaos.drill import Verdict
-    from chaos.errors import Told
-    from chaos.exploration import Exploration
+    from chaos.ground import Body
     from chaos.lane import Worker
     from chaos.recording import Recording
     from chaos.session import Session
-    from chaos.sweep import Body, Sweep
     from chaos.system import System
 
     Make: TypeAlias = Callable[[Session], AbstractContextManager[System]]
@@ -68,7 +66,7 @@ class _Place:
             pass
 
 
-class Lanes:
+class Lanes(Ground):
     """See the module's docstring. Made by `chaos.session.Session.lanes`; use it as a context manager.
 
     Leaving it judges every drill that held once more, as leaving a `System` does.
@@ -80,12 +78,13 @@ class Lanes:
     """
 
     def __init__(self, session: Session, make: Make, count: int) -> None:
-        self.session, self.count = session, count
+        self.host = self.session = session
+        self.count = count
         self._places = [_Place(lambda: make(session)) for _ in range(count)]
         self._free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(count, "onecharge-lane")
         self._held: list[Verdict] = []
-        self.workers: tuple[Worker, ...] = ()
+        self.workers: Sequence[Worker] = ()
 
     def __enter__(self) -> Self:
         try:
@@ -126,16 +125,8 @@ class Lanes:
             self._free.put(place)
         return verdict
 
-    def tell(self, told: Told) -> None:
-        """Let whoever listens know of it."""
-        self.session.on_verdict(told)
-
-    def live(self, text: str) -> None:
-        """Show how far something is, where somebody looks."""
-        self.session.live(text)
-
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
-        """Carry out schedules, as many at once as there are lanes; see `chaos.sweep.Ground`."""
+        """Carry out schedules, as many at once as there are lanes; see `chaos.ground.Ground.each`."""
         waiting: set[Future[Verdict]] = set()
         more = iter(schedules)
         while True:
@@ -157,47 +148,6 @@ class Lanes:
             one.recording = recording
             one.system().recording = recording
         return recording
-
-    def sweep(
-        self,
-        *,
-        faults: Sequence[str] | None = None,
-        only: Sequence[str] = (),
-        depth: int = 1,
-        baseline: Path | None = None,
-        until_violated: bool = False,
-    ) -> Sweep:
-        """Break each point in each way, in all lanes; see `chaos.system.System.sweep`."""
-        how: dict[str, Any] = {"depth": depth, "baseline": baseline, "until_violated": until_violated}
-        sweep = run_sweep(self, faults=faults, only=only, shard=self.session.shard, **how)
-        self.tell(sweep)
-        return sweep
-
-    def explore(
-        self,
-        *,
-        seconds: float = 60.0,
-        max_faults: int = 3,
-        count: int | None = None,
-        faults: Sequence[str] | None = None,
-        only: Sequence[str] = (),
-        seed: int | None = None,
-    ) -> Exploration:
-        """Record, then try schedules of several faults, in all lanes; see `chaos.exploration`.
-
-        Args:
-            seconds: of the search. What is found is run again and made smaller in a minute more.
-            max_faults: in one schedule.
-            count: of schedules, after which it ends as well.
-            faults: what to do at points; by default all there is.
-            only: workers, or sites of workers, to break; by default all.
-            seed: of what is drawn.
-        """
-        from chaos.exploration import Explorer  # noqa: PLC0415 - who only sweeps has no need of Hypothesis
-
-        exploration = Explorer(self, seconds, max_faults, count, faults, only, seed=seed).run()
-        self.tell(exploration)
-        return exploration
 
     def _close(self) -> None:
         self._pool.shutdown(cancel_futures=True)  # no lane is left while something is made, or under way, in it

@@ -41,7 +41,7 @@ MAX_FAULTS = 3
 def candidates(
     recording: Recording, *, faults: Sequence[str] | None = None, only: Sequence[str] = ()
 ) -> tuple[Fault, ...]:
-    """All that can be done at one point of a recording, in the order of its points; see `chaos.system.System.sweep`."""
+    """All that can be done at one point of a recording, in the order of its points; see `chaos.ground.Ground.sweep`."""
     points = selected(recording, only)
     return tuple(alone(recording, points, everything() if faults is None else faults))
 

@@ -19,10 +19,10 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from chaos import faults as kinds
-from chaos.errors import ChaosError, Undecided, UnknownName, Violated
+from chaos.errors import ChaosError, Result, UnknownName
 from chaos.history import Arrived
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
@@ -31,44 +31,16 @@ from chaos.wire.steps import Effect
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import TypeAlias
 
     from chaos.drill import Verdict
-    from chaos.errors import Told
-    from chaos.lane import Worker
+    from chaos.ground import Body, Ground
     from chaos.recording import Recording
-    from chaos.system import System
-
-    Body: TypeAlias = Callable[[System, Schedule], Verdict]
 
 CRASH_AFTER = "crash-after"
 AGAIN = (CRASH_BEFORE, CRASH_AFTER)
 INTERRUPTED = "it was interrupted: not all that was to be tried was"
 _OUTCOMES = ("holds", "violated", "unknown", "unfit", "not reached")
 _SOME = 10
-
-
-class Ground(Protocol):
-    """Where schedules are carried out: a running system, or several of the same kind (`chaos.lanes`)."""
-
-    @property
-    def workers(self) -> Sequence[Worker]:
-        """The roles that there are."""
-
-    def record(self) -> Recording:
-        """What can be broken there."""
-
-    def tell(self, told: Told) -> None:
-        """Let whoever listens know, such as pytest's summary."""
-
-    def live(self, text: str) -> None:
-        """Show how far something is that takes long, where somebody looks."""
-
-    def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
-        """Carry out schedules, taken as there is room for them; their verdicts, as they come.
-
-        `body` is how one is carried out on a system; by default it is a drill, and no more.
-        """
 
 
 @dataclass(frozen=True)
@@ -124,7 +96,7 @@ def everything() -> tuple[str, ...]:
 
 
 @dataclass
-class Sweep:
+class Sweep(Result):
     """What a sweep has shown. `verdicts` has one for each schedule, `seconds` is how long it took, recordings included.
 
     `reasons` say why it proves less than it should, beside what its verdicts say.
@@ -164,16 +136,6 @@ class Sweep:
         depth = f", depth {self.depth}" if self.depth > 1 else ""
         shard = f", shard {self.shard}" if self.shard != WHOLE else ""
         return f"sweep of {len(self.selected)} points by {len(self.faults)} faults{depth}{shard}"
-
-    def require_holds(self) -> None:
-        """Return if the sweep holds.
-
-        Raises:
-            Violated: an invariant was broken by one of the schedules.
-            Undecided: it proves less than it should.
-        """
-        if self.status != "holds":
-            raise (Violated if self.status == "violated" else Undecided)(self)
 
     def table(self) -> str:
         """A row for each point; see `table`."""
@@ -256,7 +218,7 @@ def run_sweep(
     until_violated: bool = False,
     shard: Shard = WHOLE,
 ) -> Sweep:
-    """Carry out a sweep; see `chaos.system.System.sweep`."""
+    """Carry out a sweep; see `chaos.ground.Ground.sweep`."""
     if depth not in (1, 2):
         raise ChaosError(f"a sweep of depth {depth}: expected 1, or 2 to break recoveries as well")
     began = time.monotonic()

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chaos.crew import Crew
 from chaos.drill import judge, run_drill
 from chaos.errors import ChaosError, UnknownName
+from chaos.ground import Ground
 from chaos.history import Judged, Noted, write
 from chaos.recording import record
 from chaos.schedule import Schedule
-from chaos.sweep import WHOLE, run_sweep
 from chaos.waiting import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
     from typing import Self
 
     from chaos.conditions import Condition
     from chaos.drill import Run, Verdict
-    from chaos.errors import Told
-    from chaos.exploration import Exploration
+    from chaos.ground import Body
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
-    from chaos.sweep import Body, Sweep
 
 _LOOK_S = 0.01
 
 
-class System:
+class System(Ground):
     """A lane's workers, a workload, conditions for being settled, and invariants.
 
     Use it as a context manager. Workers are started when it is entered and kept running from drill to drill; only
@@ -64,7 +61,8 @@ class System:
         grace: float = 1.0,
         within: float = 60.0,
     ) -> None:
-        self.lane, self.workers, self.workload = lane, tuple(workers), workload
+        self.host = self.lane = lane
+        self.workers, self.workload = tuple(workers), workload
         self.settled, self.invariants = tuple(settled), tuple(invariants)
         self.grace, self.within = grace, within
         self.crew = Crew(lane, self.workers)
@@ -106,16 +104,8 @@ class System:
             self.tell(verdict)
         return verdict
 
-    def tell(self, told: Told) -> None:
-        """Let whoever listens know of it."""
-        self.lane.on_verdict(told)
-
-    def live(self, text: str) -> None:
-        """Show how far something is, where somebody looks."""
-        self.lane.live(text)
-
     def each(self, schedules: Iterable[Schedule], body: Body | None = None) -> Iterator[Verdict]:
-        """Carry out schedules, one after the other; see `chaos.sweep.Ground`."""
+        """Carry out schedules, one after the other; see `chaos.ground.Ground.each`."""
         for one in schedules:
             self.certain = self.recording.points if self.recording is not None else ()
             try:
@@ -125,49 +115,9 @@ class System:
             yield verdict
 
     def record(self) -> Recording:
-        """Find out where this system can be broken: run the workload twice without a fault. See `chaos.recording`."""
+        """See `chaos.ground.Ground.record`."""
         self.recording = record(self)
         return self.recording
-
-    def sweep(
-        self,
-        *,
-        faults: Sequence[str] | None = None,
-        only: Sequence[str] = (),
-        depth: int = 1,
-        baseline: Path | None = None,
-        until_violated: bool = False,
-    ) -> Sweep:
-        """Record, then break each point in each way, and say what came of it. See `chaos.sweep`.
-
-        Args:
-            faults: what to do at each point, such as ``crash-after`` or ``freeze=held,0.2``; by default all there is.
-            only: workers, or sites of workers such as ``payment/http.post``, to break; by default all.
-            depth: 2 to break again at every point of each recovery.
-            baseline: a file with the points that are expected. Where there is none it is written, to be looked at.
-            until_violated: end at the first schedule that breaks an invariant.
-        """
-        how: dict[str, Any] = {"depth": depth, "baseline": baseline, "until_violated": until_violated}
-        sweep = run_sweep(self, faults=faults, only=only, shard=self.lane.shard or WHOLE, **how)
-        self.tell(sweep)
-        return sweep
-
-    def explore(
-        self,
-        *,
-        seconds: float = 60.0,
-        max_faults: int = 3,
-        count: int | None = None,
-        faults: Sequence[str] | None = None,
-        only: Sequence[str] = (),
-        seed: int | None = None,
-    ) -> Exploration:
-        """Record, then try schedules of several faults, one after the other; see `chaos.lanes.Lanes.explore`."""
-        from chaos.exploration import Explorer  # noqa: PLC0415 - who only sweeps has no need of Hypothesis
-
-        exploration = Explorer(self, seconds, max_faults, count, faults, only, seed=seed).run()
-        self.tell(exploration)
-        return exploration
 
     def run(self, plan: Schedule) -> Verdict:
         """One drill, without the checks of its schedule that `drill` makes, and not told to anybody."""

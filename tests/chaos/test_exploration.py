@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from chaos import ChaosError, Undecided, UnknownName, Violated, Worker
 from chaos.armed import Fired
 from chaos.drill import Verdict
 from chaos.exploration import Explorer, Saved
+from chaos.ground import Ground
 from chaos.history import Asked, Began, Event
 from chaos.invariants import Violation
 from chaos.recording import Recording
@@ -34,7 +36,7 @@ POINTS = tuple(
 RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, "all", (Verdict(Schedule(), ()),))
 
 
-class Place:
+class Place(Ground):
     """A ground on which a schedule is carried out by `what`, which may break a verdict that holds."""
 
     workers = (Worker("relay", "relay"), Worker("pay", "pay"))
@@ -44,17 +46,12 @@ class Place:
         self.ran: list[Schedule] = []
         self.told: list[Told] = []
         self.lines: list[str] = []
+        self.host: Any = SimpleNamespace(on_verdict=self.told.append, live=self.lines.append, shard=None)
         self.recording = RECORDING
         self.failing = False
 
     def record(self) -> Recording:  # noqa: D102 - see `Ground`
         return self.recording
-
-    def tell(self, told: Told) -> None:  # noqa: D102
-        self.told.append(told)
-
-    def live(self, text: str) -> None:  # noqa: D102
-        self.lines.append(text)
 
     def each(self, schedules: Iterable[Schedule], body: object = None) -> Iterator[Verdict]:  # noqa: D102
         assert body is None
