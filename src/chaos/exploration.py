@@ -48,12 +48,16 @@ _AGAIN = re.compile(r"~\d+/")
 
 @dataclass
 class Counterexample:
-    """A schedule that violates, as `found`, and the smallest that was found to do so; how often that did of `runs`."""
+    """A schedule that violates, as `found`, and the smallest that was found to do so; how often that did of `runs`.
+
+    It took `seconds` to run it again and to make it smaller.
+    """
 
     found: Verdict
     smallest: Verdict
     runs: int = 0
     violated: int = 0
+    seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -116,8 +120,10 @@ class Exploration(Result):
         wrong = [verdict for verdict in self.verdicts if outcome(verdict) in {"violated", "unknown"}]
         if (example := self.counterexample) is not None:
             lines += [f"  found       {example.found.schedule}", f"  smallest    {example}"]
+            lines += [f"  explained   in {example.seconds:.1f} s"] if example.seconds else []
             lines += [f"  replay      {self.replay(str(example.smallest.schedule))}"]
-            wrong = [example.smallest, *(one for one in wrong if one is not example.found)]
+            told = {example.found.schedule, example.smallest.schedule}
+            wrong = [example.smallest, *(one for one in wrong if one.schedule not in told or one.status == "unknown")]
         for number, verdict in enumerate(wrong[:_SOME]):
             lines += [f"  {line}" for line in verdict.story(events=events and not number).splitlines()]
         lines += [f"  … and {len(wrong) - _SOME} more that do not hold"] if len(wrong) > _SOME else []
@@ -347,6 +353,7 @@ class Explorer:
 
     def _explain(self, example: Counterexample) -> None:
         """Say how often it violates, make it smaller, and keep it."""
+        began = time.monotonic()
         runs = self._run(example.found.schedule, self.times, all_of_them=True)
         example.runs, example.violated = len(runs), _violations(runs)
         found: dict[Schedule, Verdict] = {example.found.schedule: example.found}
@@ -359,11 +366,15 @@ class Explorer:
             found[schedule] = last
             return _violated(last)
 
-        smallest = shrink(example.found.schedule, violates, example.rate, Deadline(self.shrink_s))
+        deadline = Deadline(self.shrink_s)
+        smallest = shrink(example.found.schedule, violates, example.rate, deadline)
+        if deadline.passed:
+            self.result.notes.append(f"{self.shrink_s:g} s to make it smaller were spent: it may not be the smallest")
         if smallest != example.found.schedule:
             runs = self._run(smallest, self.times, all_of_them=True)
             example.smallest, example.runs, example.violated = found[smallest], len(runs), _violations(runs)
         self.saved.add(smallest)
+        example.seconds = time.monotonic() - began
 
     def _run(self, schedule: Schedule, times: int, *, all_of_them: bool = False) -> list[Verdict]:
         """Run a schedule so many times, or until it violates; what violated comes last."""

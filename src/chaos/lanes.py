@@ -23,7 +23,7 @@ import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from chaos.errors import NotHolding
+from chaos.errors import ChaosError, NotHolding
 from chaos.ground import Ground
 from chaos.schedule import Schedule
 from chaos.sweep import outcome
@@ -75,9 +75,14 @@ class Lanes(Ground):
         session: the test run.
         make: makes one system, in a lane of its own.
         count: how many run side by side.
+
+    Raises:
+        ChaosError: that is none.
     """
 
     def __init__(self, session: Session, make: Make, count: int) -> None:
+        if count < 1:
+            raise ChaosError(f"{count} lanes: expected at least one")
         self.host = self.session = session
         self.count = count
         self._places = [_Place(lambda: make(session)) for _ in range(count)]

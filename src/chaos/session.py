@@ -105,7 +105,7 @@ class Session:
             make: makes one of them, a context manager.
             count: how many; by default as many as the run was told.
         """
-        return Lanes(self, make, count or self.count)
+        return Lanes(self, make, self.count if count is None else count)
 
     @contextlib.contextmanager
     def lane(self, *, schema: str | Path | None = None, topics: Mapping[str, int] | None = None) -> Iterator[Lane]:

@@ -104,6 +104,7 @@ def test_two_faults_are_found_and_explained() -> None:
     assert sorted(fault.worker for fault in smallest.faults) == ["pay", "relay"]
     assert {(fault.action, fault.key) for fault in smallest.faults} == {("crash-before", "key-1")}
     assert f"replay      try '{smallest}'" in found.story()
+    assert "it may not be the smallest" not in found.story()
     assert [verdict.status for verdict in found.verdicts].count("violated") == 1, "it ends with the first"
 
 
@@ -145,6 +146,7 @@ def test_budgets() -> None:
 
     found = explore(Place(slow_bug), shrink_s=0).run()
     assert found.counterexample.smallest is found.counterexample.found
+    assert "it may not be the smallest" in found.story()
     with pytest.raises(ChaosError, match="a budget of 0 s"):
         explore(Place(), seconds=0).run()
 
@@ -241,6 +243,7 @@ def test_replayed() -> None:
     found = explore(Place(bug(0.6))).replayed(schedule)
     assert found.status == "violated"
     assert 2 <= found.counterexample.violated <= 9
+    assert found.story().count(f"violated: {schedule}") == 1, "its story is told once"
     found = explore(Place()).replayed(schedule)
     found.require_holds()
     assert "FIXED" in found.story()

@@ -247,3 +247,5 @@ def test_no_lane(tmp_path: Path) -> None:
     """There is no run in no lane."""
     with pytest.raises(ChaosError, match="0 lanes: expected at least one"):
         Session(tmp_path, lanes=0)
+    with pytest.raises(ChaosError, match="0 lanes: expected at least one"):
+        Session(tmp_path).lanes(Shop(), 0)

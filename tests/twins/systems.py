@@ -11,6 +11,7 @@ from tests.twins import (
     async_commit,
     auto_commit,
     flush_without_reports,
+    for_some_orders,
     in_memory_dedupe,
     inbox_outside_transaction,
     mark_before_report,
@@ -181,3 +182,12 @@ TWO_FAULT_TWINS = {
     ),
 }
 """Bugs that no single fault finds: each of the two in a schedule does no harm to the twin without the other."""
+
+FOR_SOME_ORDERS = Twin(
+    partial(thin_pipeline, consumer=for_some_orders.main),
+    thin_pipeline,
+    DOUBLE,
+    (),  # none breaks it every time
+    only=("relay", "payment"),
+)
+"""A bug that shows in 60 % of the runs."""
