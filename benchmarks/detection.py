@@ -149,7 +149,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="of each twin in each way (default: 3)")
     parser.add_argument("--limit", type=float, default=60, help="seconds for each run (default: 60)")
     twins = {**TWINS, **TWO_FAULT_TWINS}
-    parser.add_argument("--only", nargs="*", default=list(twins), help="these twins (default: all)")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(twins), default=list(twins), help="these twins (default: all)"
+    )
     options = parser.parse_args()
     figures: dict[str, float] = {"runs": options.runs, "limit_s": options.limit}
     for name, (way, how) in itertools.product(options.only, WAYS.items()):

@@ -72,7 +72,7 @@ def journey(name: str, twin: Twin, directory: Path) -> dict[str, float]:
         "replayed": float(found(r"violated in ([0-9]+) of 10 runs", again)),
         "mended": float(f"FIXED: {smallest} holds in 10 of 10 runs" in mended),
         "faults": float(len(smallest.split("; "))),
-        "explained_s": float(found(r"explained in ([0-9.]+) s", text)),
+        "explained_s": float(found(r"explained +in ([0-9.]+) s", text)),
     }
     print(f"  {figures}", flush=True)
     return {f"{name}_{what}": value for what, value in figures.items()}
