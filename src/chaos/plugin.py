@@ -176,6 +176,8 @@ def pytest_runtest_makereport(
     verdicts = item.config.stash[_VERDICTS]
     for verdict in verdicts:
         item.user_properties.append(("onecharge", f"{verdict.status}: {verdict.schedule}"))
+        if (example := getattr(verdict, "counterexample", None)) is not None:
+            item.user_properties.append(("onecharge_counterexample", str(example)))
     pages = _write_reports(item, call.when, verdicts) if verdicts else []
     item.user_properties += [("onecharge_timeline", str(page)) for page in pages]
     report = yield

@@ -88,8 +88,9 @@ def test_budget(run: Run, shop: pytest.Pytester) -> None:
 def test_found_replayed_and_fixed(run: Run, shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug fails the test with its story, the smallest schedule, and the line that reproduces it until it is fixed."""
     monkeypatch.setenv("BUG", "twice")
-    ended = run(test_it=EXPLORED)
+    ended = run("--junit-xml=junit.xml", test_it=EXPLORED)
     ended.assert_outcomes(failed=1)
+    assert properties(shop, "onecharge_counterexample") == [f"{CHARGED}: violated in 10 of 10 runs"]
     ended.stdout.fnmatch_lines(
         [
             "violated: exploration of schedules of up to 1 faults, *",
