@@ -12,6 +12,7 @@ from tests.twins import (
     auto_commit,
     flush_without_reports,
     for_some_orders,
+    implied_delivery,
     in_memory_dedupe,
     inbox_outside_transaction,
     mark_before_report,
@@ -182,6 +183,15 @@ TWO_FAULT_TWINS = {
     ),
 }
 """Bugs that no single fault finds: each of the two in a schedule does no harm to the twin without the other."""
+
+IMPLIED_DELIVERY = Twin(
+    partial(thin_pipeline, relay=implied_delivery.main),
+    partial(thin_pipeline, relay=implied_delivery.brother),
+    LOST,
+    ("relay~0/kafka.produce[key-1]#1:crash-late=0.1; relay~1/kafka.produce[key-1]#1:refuse",),
+    only=("relay/kafka.produce",),
+)
+"""A bug that shows when a new producer's first message is refused, with others behind it."""
 
 FOR_SOME_ORDERS = Twin(
     partial(thin_pipeline, consumer=for_some_orders.main),
