@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import random
 import re
 import time
@@ -43,6 +44,7 @@ SECONDS = 60.0
 SHRINK_S = 60.0
 _ROUND, _CHOICES = 32, 3  # schedules a round, and how many are drawn for each
 _SOME = 5
+_RARER = 0.1  # a smaller schedule may violate in so much less of its runs, beside what is chance
 _AGAIN = re.compile(r"~\d+/")
 
 
@@ -352,7 +354,7 @@ class Explorer:
     # -- what was found ------------------------------------------------------------------------------------------
 
     def _explain(self, example: Counterexample) -> None:
-        """Say how often it violates, make it smaller, and keep it."""
+        """Say how often it violates, make it smaller as long as it does so about as often, and keep it."""
         began = time.monotonic()
         runs = self._run(example.found.schedule, self.times, all_of_them=True)
         example.runs, example.violated = len(runs), _violations(runs)
@@ -367,13 +369,16 @@ class Explorer:
             return _violated(last)
 
         deadline = Deadline(self.shrink_s)
-        smallest = shrink(example.found.schedule, violates, example.rate, deadline)
+        _, *steps = shrink(example.found.schedule, violates, example.rate, deadline, self.faults)
         if deadline.passed:
             self.result.notes.append(f"{self.shrink_s:g} s to make it smaller were spent: it may not be the smallest")
-        if smallest != example.found.schedule:
-            runs = self._run(smallest, self.times, all_of_them=True)
-            example.smallest, example.runs, example.violated = found[smallest], len(runs), _violations(runs)
-        self.saved.add(smallest)
+        enough = example.rate - _RARER - math.sqrt(example.rate * (1 - example.rate) / self.times)
+        for step in reversed(steps):
+            runs = self._run(step, self.times, all_of_them=True)
+            if _violations(runs) >= enough * len(runs):
+                example.smallest, example.runs, example.violated = found[step], len(runs), _violations(runs)
+                break
+        self.saved.add(example.smallest.schedule)
         example.seconds = time.monotonic() - began
 
     def _run(self, schedule: Schedule, times: int, *, all_of_them: bool = False) -> list[Verdict]:

@@ -237,6 +237,20 @@ def test_pinned() -> None:
     assert place.ran[0] == pinned
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_smaller_is_about_as_often(seed: int) -> None:
+    """A smaller schedule that violates now and then only is no explanation of one that always does."""
+    always = Schedule.parse(f"{POINTS[1]}:crash-after; {POINTS[4]}:crash-late=0.1; {POINTS[7]}:delay=0.05")
+    dice = random.Random(seed)
+
+    def what(schedule: Schedule, verdict: Verdict) -> None:
+        if schedule == always or (len(schedule.faults) < 3 and dice.random() < 0.4):
+            verdict.violations.append(Violation("one effect per key", "k", "has 2 effects"))
+
+    found = explore(Place(what), pinned=[always]).run().counterexample
+    assert (found.smallest.schedule, found.violated, found.runs) == (always, 10, 10)
+
+
 def test_replayed() -> None:
     """One schedule is run ten times: how often it violates is told, or that it is fixed."""
     schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")

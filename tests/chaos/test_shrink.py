@@ -47,7 +47,7 @@ class Bug:
 def test_smallest() -> None:
     """What does not matter is left out; what does is made as simple as it can be, keys and counts as low."""
     bug = Bug(1.0)
-    found = shrink(Schedule.parse(BIG), bug, 1.0, Deadline(60))
+    *_, found = shrink(Schedule.parse(BIG), bug, 1.0, Deadline(60))
     simple = "relay~0/kafka.produce[key-1]#1:crash-before; pay~0/http.post[key-1]#1:crash-before"
     assert str(found) == simple
     assert bug.runs < 25
@@ -58,7 +58,7 @@ def test_flaky_bug(rate: float) -> None:
     """A bug that shows in some of the runs only is made as small as one that always does, nearly every time."""
     sizes = []
     for seed in range(50):
-        found = shrink(Schedule.parse(BIG), Bug(rate, seed), rate, Deadline(60))
+        *_, found = shrink(Schedule.parse(BIG), Bug(rate, seed), rate, Deadline(60))
         assert Bug(1.0).once(found), "what is returned was seen to violate"
         sizes.append(len(found.faults))
     assert sizes.count(2) >= 40
@@ -73,14 +73,35 @@ def test_who_was_not_killed_has_no_successor() -> None:
         kills = sum(fault.worker == "pay" and fault.action.startswith("crash") for fault in schedule.faults[:-1])
         return (last.worker, last.incarnation) == ("pay", kills) and len({one.worker for one in schedule.faults}) == 2
 
-    found = shrink(Schedule.parse(f"{begun}; pay~1/http.post[key-1]#1:crash-after"), violates, 1.0, Deadline(60))
+    *_, found = shrink(Schedule.parse(f"{begun}; pay~1/http.post[key-1]#1:crash-after"), violates, 1.0, Deadline(60))
     assert str(found) == "relay~0/kafka.produce[key-1]#1:crash-before; pay~0/http.post[key-1]#1:crash-before"
+
+
+def test_rarer_is_not_smaller() -> None:
+    """A simpler schedule that violates now and then does not take the place of one that always does."""
+    begun = Schedule.parse("pay/http.post#1:crash-late=2")
+    kept = 0
+    for seed in range(50):
+        chance = random.Random(seed)
+
+        def violates(schedule: Schedule, times: int, chance: random.Random = chance) -> bool:
+            return any(schedule == begun or chance.random() < 0.1 for _ in range(times))
+
+        kept += shrink(begun, violates, 1.0, Deadline(60)) == [begun]
+    assert kept >= 45
+
+
+def test_only_what_is_allowed() -> None:
+    """Where only some faults are tried, what is found is made smaller by these alone."""
+    begun = Schedule.parse("relay/kafka.produce[key-2]#1:lose-reply=silent; pay/http.post[key-2]#1:lose-reply")
+    steps = shrink(begun, Bug(1.0), 1.0, Deadline(60), ["lose-reply", "lose-reply=silent", "lose-request"])
+    assert str(steps[-1]) == "relay~0/kafka.produce[key-1]#1:lose-request; pay~0/http.post[key-1]#1:lose-request"
 
 
 def test_budget() -> None:
     """No run begins after the deadline; what was found by then is returned."""
     bug = Bug(1.0)
-    assert shrink(Schedule.parse(BIG), bug, 1.0, Deadline(0)) == Schedule.parse(BIG)
+    assert shrink(Schedule.parse(BIG), bug, 1.0, Deadline(0)) == [Schedule.parse(BIG)]
     assert bug.runs == 0
 
 
@@ -94,7 +115,7 @@ def test_it_ends(faults: list[Fault]) -> None:
     """Each step is to a simpler schedule, never to one that was left: where all violate, one fault is left."""
     schedule = Schedule(tuple(faults))
     assert schedule not in set(smaller(schedule))
-    found = shrink(schedule, lambda _schedule, _times: True, 1.0, Deadline(60))
+    *_, found = shrink(schedule, lambda _schedule, _times: True, 1.0, Deadline(60))
     [last] = found.faults
     stem = "key-1" if last.key.startswith("key-") else last.key
     assert last == replace(last, action="crash-before", value="", nth=1, key=stem)
