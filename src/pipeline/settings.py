@@ -51,6 +51,13 @@ class RelaySettings(Postgres, Kafka):
     relay_interval_s: float = Field(default=0.05, gt=0, description="seconds between looks at an empty outbox")
 
 
+class CdcSettings(Postgres, Kafka):
+    """For `pipeline.publish.cdc`."""
+
+    slot: str = Field(default="outbox", description="the logical slot to read, such as outbox")
+    publication: str = Field(default="outbox", description="what is published of the tables, such as outbox")
+
+
 class ConsumerSettings(Postgres, Kafka):
     """For every consumer group of `pipeline.process`."""
 

@@ -1,0 +1,253 @@
+"""The CDC relay: outbox rows from the write-ahead log to Kafka, at least once, in the order of their commits.
+
+It reads a logical slot (`pipeline.publish.replication`). Rows are produced as they are received, before their
+transaction's end is: version 1 of the protocol sends only what was committed. A transaction's end is confirmed once
+Kafka has given an offset to each of its rows and of all before it, so a crash sends again what was not confirmed, and
+nothing is confirmed that Kafka does not have. So: duplicates, never loss, and readers keep an inbox.
+
+What is confirmed is the end of a commit, never a place within a transaction. Where nothing is under way, it is what the
+walsender says it has come to, or a quiet outbox would keep the log of a busy database for ever.
+
+Nothing here waits for Kafka without telling Postgres meanwhile that we are there. When Kafka has no room, no more is
+read, and the walsender waits: memory has a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pipeline.publish.pgoutput import Begin, Commit, Decoder, Insert, Relation, Undecodable
+from pipeline.publish.polling import Row
+from pipeline.publish.replication import Keepalive, Stream
+from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
+from pipeline.runtime import Outage, Stop, Unavailable, log_to_stderr
+from pipeline.settings import CdcSettings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.route.topics import Config
+
+log = logging.getLogger(__name__)
+
+TABLE = "outbox"
+AT_ONCE = 1_000  # frames read before what they have led to is looked at
+REPORT_S = 1.0  # how long the walsender goes without a word; it would hang up after a minute
+QUIET_S, BUSY_S = 0.25, 0.002  # how long one look at the slot waits: with nothing under way, and with something
+
+
+@dataclass
+class Transaction:
+    """So many of its rows are not proven to be on the topic; `end_lsn` is 0 until its end was received."""
+
+    unproven: int = 0
+    end_lsn: int = 0
+
+
+class Progress:
+    """What may be confirmed: the end of the last transaction of which, and before which, everything is proven."""
+
+    def __init__(self) -> None:
+        self.confirmed = 0
+        self._under_way: deque[Transaction] = deque()
+
+    def begin(self) -> Transaction:
+        """A transaction begins; they come one after the other."""
+        self._under_way.append(Transaction())
+        return self._under_way[-1]
+
+    def advance(self) -> int:
+        """The place that may be confirmed by now."""
+        while self._under_way and self._under_way[0].end_lsn and not self._under_way[0].unproven:
+            self.confirmed = self._under_way.popleft().end_lsn
+        return self.confirmed
+
+    def nothing_before(self, lsn: int) -> None:
+        """The walsender has come to this place: everything that was committed before it was received."""
+        if not self._under_way:
+            self.confirmed = max(self.confirmed, lsn)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+
+class CdcRelay:
+    """Carries the outbox to one topic. Safe to abandon at any line."""
+
+    def __init__(self, settings: CdcSettings) -> None:
+        self._settings = settings
+        self._topic = full_name(settings, ORDERS)
+        self.producer = self._new_producer()
+        self._stream: Stream | None = None
+        self.due = 0.0  # of the next word to the walsender
+        self._begin_anew()
+
+    def ready(self) -> None:
+        """Raise `Unavailable` unless the slot is ours and the topic is there."""
+        require_topic(self.producer, self._settings, self._topic)
+        if self._stream is None:
+            self._stream = Stream(self._settings.database_url, self._settings.slot, self._settings.publication)
+            self._begin_anew()
+
+    def carry(self) -> None:
+        """Look at the slot once: produce what has come, confirm what is proven.
+
+        Raises:
+            Unavailable: Postgres or Kafka did not do its part. `restart` then; what was not confirmed comes again.
+            Undecodable: the slot says what we do not understand.
+        """
+        self.ready()
+        stream = self._reading
+        frame = stream.receive(QUIET_S if self.progress.idle else BUSY_S)
+        for _ in range(AT_ONCE):
+            if frame is None:
+                break
+            if isinstance(frame, Keepalive):
+                self.progress.nothing_before(frame.end_lsn)
+                if frame.wants_reply:
+                    self.due = 0.0
+            else:
+                self._take(frame.message)
+            frame = stream.receive(0)
+        self._confirm()
+
+    def restart(self) -> None:
+        """Give the slot up, and wait for what Kafka was sent: none of it may arrive behind what will be sent again."""
+        self.close()
+        self.producer.flush()
+        if self._fatal:
+            self.producer = self._new_producer()
+
+    def close(self) -> None:
+        """Leave the slot to others."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def is_proof(self, message: Message) -> bool:
+        """Whether a report of success proves that Kafka has the message; see `pipeline.publish.polling`."""
+        return message.offset() is not None
+
+    def config(self) -> Config:
+        """What the producer is told."""
+        return producer_config(self._settings) | {
+            "linger.ms": 5,  # rows come one by one here, unlike from a query
+            "queue.buffering.max.messages": 50_000,
+            "queue.buffering.max.kbytes": 65_536,
+        }
+
+    @property
+    def _reading(self) -> Stream:
+        if self._stream is None:
+            raise Unavailable(f"Slot {self._settings.slot!r}", "it was given up")
+        return self._stream
+
+    def _begin_anew(self) -> None:
+        self.progress = Progress()
+        self._decoder = Decoder()
+        self._transaction = Transaction()
+        self._columns: tuple[Relation | None, list[int]] = (None, [])
+        self._failure, self._fatal = "", False
+        self.due = 0.0
+
+    def _take(self, message: bytes) -> None:
+        change = self._decoder.decode(message)
+        if isinstance(change, Insert):
+            if change.relation.name == TABLE:
+                self._send(self._row(change))
+        elif isinstance(change, Begin):
+            self._transaction = self.progress.begin()
+        elif isinstance(change, Commit):
+            self._transaction.end_lsn = change.end_lsn
+
+    def _row(self, change: Insert) -> Row:
+        relation, places = self._columns
+        if relation is not change.relation:
+            names = [column.name for column in change.relation.columns]
+            places = [names.index(name) for name in Row._fields]
+            self._columns = (change.relation, places)
+        id_, event_id, order_id, seq, type_, payload = ((change.values[place] or b"").decode() for place in places)
+        return Row(int(id_), UUID(event_id), order_id, int(seq), type_, json.loads(payload))
+
+    def _send(self, row: Row) -> None:
+        """Hand a row to the producer; when it has no room, wait for some."""
+        transaction = self._transaction
+        transaction.unproven += 1
+        headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
+        report = self._reporting(transaction)
+        while True:
+            try:
+                self.producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+            except BufferError:
+                self.producer.poll(BUSY_S)
+                self._confirm()
+            except KafkaException as refused:
+                return self._failed(refused.args[0])
+            else:
+                return None
+
+    def _reporting(self, transaction: Transaction) -> Callable[[KafkaError | None, Message], None]:
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._failed(error)
+            elif self.is_proof(message):
+                transaction.unproven -= 1
+            else:
+                self._failure = "a delivery was concluded from the next one, and not confirmed"
+
+        return report
+
+    def _failed(self, error: KafkaError) -> None:
+        self._failure, self._fatal = reason(error), self._fatal or is_fatal(error)
+
+    def _confirm(self) -> None:
+        """Look at the delivery reports, and tell Postgres what they prove."""
+        self.producer.poll(0)
+        if self._failure:
+            raise Unavailable(broker(self._settings), f"did not take every event: {self._failure}")
+        stream, before = self._reading, self._reading.confirmed
+        stream.confirm(self.progress.advance())
+        now = time.monotonic()
+        if now >= self.due or (stream.confirmed > before and self.progress.idle):
+            stream.report()
+            self.due = now + REPORT_S
+
+    def _new_producer(self) -> Producer:
+        return Producer(self.config())
+
+
+def run(relay: type[CdcRelay] = CdcRelay) -> None:
+    """Run a relay until SIGTERM. The argument is for variations on it, such as seeded bugs."""
+    log_to_stderr("cdc")
+    stop = Stop()
+    outage = Outage("Events stay in the log; trying again")
+    publisher = relay(load(CdcSettings))
+    outage.until(stop, publisher.ready)
+    while not stop.asked:
+        try:
+            publisher.carry()
+        except Unavailable as why:
+            publisher.restart()
+            outage.wait(stop, why)
+        except Undecodable as why:
+            log.error("%s", why)  # noqa: TRY400 - the bytes are at fault, a traceback would accuse the code
+            sys.exit(1)
+        else:
+            outage.over()
+    publisher.close()
+
+
+def main() -> None:
+    """Run the relay until SIGTERM."""
+    run()

@@ -1,0 +1,225 @@
+"""The CDC relay: nothing is confirmed that Kafka does not have."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.publish.cdc import CdcRelay, Progress, Transaction
+from pipeline.runtime import Unavailable
+from pipeline.settings import CdcSettings
+from tests.pipeline.workers import Gate, place, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from chaos import Lane
+    from pipeline.route.topics import Config
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.randoms())
+def test_what_may_be_confirmed(sizes: list[int], chance: Any) -> None:
+    """Never a place behind a transaction that is not proven, nor one that did not end; in the end, the last one."""
+    progress = Progress()
+    transactions: list[Transaction] = []
+    todo = [(number, what) for number, size in enumerate(sizes) for what in ["row"] * size + ["end"]]
+    sent: list[Any] = []
+    for number, what in todo:
+        if number == len(transactions):
+            transactions.append(progress.begin())
+        if what == "end":
+            transactions[number].end_lsn = 10 * (number + 1)
+        else:
+            transactions[number].unproven += 1
+            sent.append(transactions[number])
+        while sent and chance.random() < 0.4:
+            sent.pop(chance.randrange(len(sent))).unproven -= 1
+        progress.nothing_before(10 * (number + 1) + 5)
+        confirmed = progress.advance()
+        waiting = [one for one in transactions if one.unproven or not one.end_lsn]
+        if waiting:
+            assert confirmed <= 10 * transactions.index(waiting[0]) + 5
+    for one in sent:
+        one.unproven -= 1
+    assert progress.advance() >= 10 * len(sizes)
+    assert progress.idle
+
+
+@pytest.fixture
+def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[CdcSettings]:
+    """For a relay with a slot, a publication and a topic of its own."""
+    name = f"cdc_{uuid4().hex}"
+    db.execute(f"create publication {name} for table outbox with (publish = 'insert')")
+    db.execute(f"select pg_create_logical_replication_slot('{name}', 'pgoutput')")
+    yield CdcSettings(
+        database_url=lane.postgres,
+        kafka_bootstrap_servers=lane.kafka,
+        namespace=namespace,
+        slot=name,
+        publication=name,
+    )
+    until(
+        lambda: (
+            db.execute("select active from pg_replication_slots where slot_name = %s", [name]).fetchone() == (False,)
+        )
+    )
+    db.execute(f"select pg_drop_replication_slot('{name}')")
+    db.execute(f"drop publication {name}")
+
+
+@pytest.fixture
+def relay(settings: CdcSettings) -> Iterator[CdcRelay]:
+    """A relay, closed in the end."""
+    relay = CdcRelay(settings)
+    yield relay
+    relay.close()
+
+
+def confirmed(db: psycopg.Connection, settings: CdcSettings) -> int:
+    """What the slot need not send any more."""
+    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    return int((db.execute(query, [settings.slot]).fetchone() or (0,))[0])
+
+
+def end_of_log(db: psycopg.Connection) -> int:
+    """Where the next record goes."""
+    return int((db.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone() or (0,))[0])
+
+
+def carried(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
+    """Have everything carried that was committed by now."""
+    end = end_of_log(db)
+
+    def done() -> bool:
+        relay.carry()
+        return confirmed(db, settings) >= end
+
+    until(done)
+
+
+def on_topic(lane: Lane, settings: CdcSettings) -> list[dict[str, Any]]:
+    """Every event on the topic, in the order in which they were written, by partition."""
+    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": str(uuid4()), "auto.offset.reset": "earliest"})
+    found: list[dict[str, Any]] = []
+    topic = f"{settings.namespace}.orders"
+    ends = [consumer.get_watermark_offsets(one)[1] for one in partitions(topic)]
+    consumer.subscribe([topic])
+    while len(found) < sum(ends):
+        message = until(lambda: consumer.poll(0.1))
+        found.append(json.loads(message.value()) | {"key": message.key().decode()})
+    consumer.close()
+    return found
+
+
+def partitions(topic: str) -> list[Any]:
+    """The two there are."""
+    return [TopicPartition(topic, number) for number in range(2)]
+
+
+def test_events_arrive_in_order(db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay) -> None:
+    """Each row becomes one message, keyed by its order, in sequence; what is confirmed does not come again."""
+    a, b = place(db, 1, 2, 3), place(db, 1)
+    carried(db, settings, relay)
+    relay.restart()
+    c = place(db, 1, 2)
+    carried(db, settings, relay)
+    events = on_topic(lane, settings)
+    assert {one["key"]: [two["seq"] for two in events if two["order_id"] == one["key"]] for one in events} == {
+        a: [1, 2, 3],
+        b: [1],
+        c: [1, 2],
+    }
+    stored: dict[str, str] = dict(db.execute("select event_id::text, order_id from outbox").fetchall())
+    assert {one["event_id"]: one["order_id"] for one in events} == stored
+
+
+def test_what_was_not_confirmed_comes_again(
+    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that ends between Kafka's answer and its own word to Postgres sends again, and loses nothing."""
+    order = place(db, 1, 2)
+    monkeypatch.setattr(relay, "is_proof", lambda _message: False)
+    with pytest.raises(Unavailable, match="a delivery was concluded from the next one"):
+        until(relay.carry)
+    relay.close()
+    again = CdcRelay(settings)
+    try:
+        until(lambda: not attempt(again))
+        carried(db, settings, again)
+    finally:
+        again.close()
+    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2, 1, 2]
+
+
+class Slow(CdcRelay):
+    """Hands nothing to Kafka for a minute."""
+
+    def config(self) -> Config:
+        """The usual, but for the time."""
+        return super().config() | {"linger.ms": 60_000, "message.timeout.ms": 120_000}
+
+
+def test_what_is_received_is_not_confirmed(db: psycopg.Connection, lane: Lane, settings: CdcSettings) -> None:
+    """What waits in the producer is not over for Postgres, whatever it is told meanwhile."""
+    relay = Slow(settings)
+    order = place(db, 1, 2)
+
+    def taken() -> bool:
+        relay.carry()
+        return len(relay.producer) == 2
+
+    until(taken)
+    told = confirmed(db, settings)
+    relay.due = 0.0
+    relay.carry()
+    relay.close()
+    again = CdcRelay(settings)
+    until(lambda: not attempt(again))
+    assert confirmed(db, settings) == told
+    carried(db, settings, again)
+    again.close()
+    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2]
+
+
+def attempt(relay: CdcRelay) -> str:
+    """Why it is not ready."""
+    try:
+        relay.ready()
+    except Unavailable as why:
+        return str(why)
+    return ""
+
+
+def test_a_quiet_outbox_keeps_no_log(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
+    """While other tables are written to, the slot moves on all the same."""
+    place(db, 1)
+    carried(db, settings, relay)
+    db.execute("create table busy as select n, repeat('x', 500) from generate_series(1, 20000) n")
+    carried(db, settings, relay)
+    db.execute("drop table busy")
+
+
+def test_kafka_is_away(db: psycopg.Connection, lane: Lane, settings: CdcSettings) -> None:
+    """What Kafka does not take is not confirmed; it arrives, in order, when Kafka is back."""
+    host, port = lane.kafka.split(":")
+    gate = Gate(host, int(port))
+    through = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{gate.port}"})
+    relay = CdcRelay(through)
+    assert "Kafka at" in attempt(relay)
+    before = confirmed(db, settings)
+    order = place(db, 1, 2, 3)
+    assert "Kafka at" in attempt(relay)
+    assert confirmed(db, settings) == before
+    gate.open()
+    until(lambda: not attempt(relay))
+    carried(db, settings, relay)
+    relay.close()
+    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2, 3]
