@@ -43,8 +43,8 @@ def test_any_frame(frame: bytes) -> None:
 
 
 def test_a_report() -> None:
-    """What was received is told apart from what is done with; time counts from the year 2000."""
-    assert status(7, 5, at=946_684_801.5) == pack("!cQQQqB", b"r", 7, 5, 5, 1_500_000, 0)
+    """What was received is told apart from what is done with; time counts from the year 2000; an answer is wanted."""
+    assert status(7, 5, at=946_684_801.5) == pack("!cQQQqB", b"r", 7, 5, 5, 1_500_000, 1)
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 One connection at a time can read a slot; it is asked for what was committed behind the last confirmed place, so what is
 received and never confirmed comes again. Nothing in here confirms by itself: `Stream.report` says what `confirm` was
 last told, as often as it is called. That has to be often, more so while nothing is read: a walsender that hears nothing
-for ``wal_sender_timeout`` (60 s by default) hangs up. No call waits longer than it is told to.
+for ``wal_sender_timeout`` (60 s by default) hangs up. It is asked to answer each report, and a connection on which
+nothing is heard for some seconds is given up: a network that swallows everything says nothing else. No call waits
+longer than it is told to.
 
 Things that don't work: psycopg's own reading of a COPY, which waits without a deadline, so that reports would stop
 while the database is quiet; a place sent along with START_REPLICATION, which Postgres 15 and newer ignore without a
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _DATA, _KEEPALIVE, _STATUS = Struct("!QQq"), Struct("!QqB"), Struct("!cQQQqB")
 _EPOCH_US = 946_684_800_000_000  # of Postgres, 2000-01-01, in Unix time
 
+
+SILENCE_S = 3.0  # a report a second is answered in between
 
 # Without parameters: a walsender knows the simple query protocol only.
 _PUBLICATION = sql.SQL("select from pg_publication where pubname = {}")
@@ -71,8 +75,8 @@ def decode(frame: bytes) -> Frame:
 
 
 def status(written: int, flushed: int, *, at: float) -> bytes:
-    """A report: received up to `written`, done with up to `flushed`; `at` is Unix time."""
-    return _STATUS.pack(b"r", written, flushed, flushed, int(at * 1e6) - _EPOCH_US, 0)
+    """A report that wants an answer: received up to `written`, done with up to `flushed`; `at` is Unix time."""
+    return _STATUS.pack(b"r", written, flushed, flushed, int(at * 1e6) - _EPOCH_US, 1)
 
 
 class Stream:
@@ -92,6 +96,7 @@ class Stream:
         self._name = f"Slot {slot!r} of Postgres at {address(url)}"
         self.confirmed = 0
         self.received = 0
+        self._heard = time.monotonic()
         try:
             self._connection = psycopg.connect(url, autocommit=True, connect_timeout=3, replication="database")
         except psycopg.Error as why:
@@ -123,17 +128,19 @@ class Stream:
         """The next frame, or None if there is none within so many seconds.
 
         Raises:
-            Unavailable: the connection has ended.
+            Unavailable: the connection has ended, or is silent.
             Undecodable: what came is no frame.
         """
         size, data = self._pgconn.get_copy_data(1)
         if not size:
-            if not select.select([self._pgconn.socket], [], [], seconds)[0]:
-                return None
-            self._consume()
-            size, data = self._pgconn.get_copy_data(1)
+            if select.select([self._pgconn.socket], [], [], seconds)[0]:
+                self._consume()
+                size, data = self._pgconn.get_copy_data(1)
+            elif time.monotonic() > self._heard + SILENCE_S:
+                raise Unavailable(self._name, f"it has said nothing for {SILENCE_S:g} s")
             if not size:
                 return None
+        self._heard = time.monotonic()
         if size < 0:
             result = self._pgconn.get_result() if size == -1 else None
             said = (result.error_message if result else self._pgconn.error_message).decode(errors="replace")
