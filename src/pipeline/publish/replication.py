@@ -9,7 +9,8 @@ longer than it is told to.
 
 Things that don't work: psycopg's own reading of a COPY, which waits without a deadline, so that reports would stop
 while the database is quiet; a place sent along with START_REPLICATION, which Postgres 15 and newer ignore without a
-word where it is too old.
+word where it is too old; a publication that is made after its slot: Postgres 18 looks for it at the place in the log
+that it reads, warns in its own log that it is not there yet, and passes over what was committed by then.
 
 Source: PostgreSQL's documentation, "Streaming Replication Protocol".
 """
