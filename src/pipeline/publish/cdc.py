@@ -96,9 +96,9 @@ class CdcRelay:
     def ready(self) -> None:
         """Raise `Unavailable` unless the slot is ours and the topic is there."""
         require_topic(self.producer, self._settings, self._topic)
-        if self._stream is None:
-            self._stream = Stream(self._settings.database_url, self._settings.slot, self._settings.publication)
-            self._begin_anew()
+        self.close()
+        self._stream = Stream(self._settings.database_url, self._settings.slot, self._settings.publication)
+        self._begin_anew()
 
     def carry(self) -> None:
         """Look at the slot once: produce what has come, confirm what is proven.
@@ -107,7 +107,8 @@ class CdcRelay:
             Unavailable: Postgres or Kafka did not do its part. `restart` then; what was not confirmed comes again.
             Undecodable: the slot says what we do not understand.
         """
-        self.ready()
+        if self._stream is None:
+            self.ready()
         stream = self._reading
         frame = stream.receive(QUIET_S if self.progress.idle else BUSY_S)
         for _ in range(AT_ONCE):
