@@ -11,6 +11,7 @@ the drill is judged as the shorter schedule that it was.
 
 from __future__ import annotations
 
+import abc
 import http.client
 import itertools
 import json
@@ -19,10 +20,10 @@ import time
 import urllib.parse
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chaos import history
-from chaos.errors import ChaosError, Result
+from chaos.errors import ChaosError, Undecided, Violated
 from chaos.waiting import Deadline, wait_until
 from chaos.wire.messages import Name
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chaos.armed import Armed, Fired
+    from chaos.errors import Told
     from chaos.invariants import Ledger, Record, Violation
     from chaos.lane import Lane
     from chaos.schedule import Fault, Schedule
@@ -42,6 +44,27 @@ _LATE_S = 0.1
 _ALIAS = re.compile(r"[\w.-]+")
 _ID_LENGTH = 16  # shorter texts in a reply are words, not keys
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
+
+
+class Result(abc.ABC):
+    """What a drill, a sweep or an exploration has shown."""
+
+    error: BaseException | None = None
+
+    @property
+    @abc.abstractmethod
+    def status(self) -> str:
+        """``holds``, ``violated`` or ``unknown``."""
+
+    def require_holds(self) -> None:
+        """Return if it holds.
+
+        Raises:
+            Violated: an invariant was broken.
+            Undecided: it proves less than it should.
+        """
+        if self.status != "holds":
+            raise (Violated if self.status == "violated" else Undecided)(cast("Told", self)) from self.error
 
 
 @dataclass

@@ -17,9 +17,8 @@ Each carries its facts as attributes; the message is made of them.
 
 from __future__ import annotations
 
-import abc
 import difflib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,27 +91,6 @@ class NotHolding(ChaosError, AssertionError):
     def __init__(self, verdict: Told) -> None:
         self.verdict = verdict
         super().__init__(verdict.story(events=True))
-
-
-class Result(abc.ABC):
-    """What a drill, a sweep or an exploration has shown."""
-
-    error: BaseException | None = None
-
-    @property
-    @abc.abstractmethod
-    def status(self) -> str:
-        """``holds``, ``violated`` or ``unknown``."""
-
-    def require_holds(self) -> None:
-        """Return if it holds.
-
-        Raises:
-            Violated: an invariant was broken.
-            Undecided: it proves less than it should.
-        """
-        if self.status != "holds":
-            raise (Violated if self.status == "violated" else Undecided)(cast("Told", self)) from self.error
 
 
 class Violated(NotHolding):

@@ -21,7 +21,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.errors import ChaosError, Result, UnknownName
+from chaos.drill import Result
+from chaos.errors import ChaosError, UnknownName
 from chaos.guide import Guide, Kind
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split

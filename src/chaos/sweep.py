@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chaos import faults as kinds
-from chaos.errors import ChaosError, Result, UnknownName
+from chaos.drill import Result
+from chaos.errors import ChaosError, UnknownName
 from chaos.history import Arrived
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
