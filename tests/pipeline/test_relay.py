@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from pipeline.publish.polling import Relay, Reports, Row, proven
+from pipeline.publish.outbox import Row
+from pipeline.publish.polling import Relay, Reports, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
 from tests.pipeline.workers import PAYLOAD, place, unpublished, until

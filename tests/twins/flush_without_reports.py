@@ -15,7 +15,7 @@ from pipeline.publish.polling import Relay, Reports, run
 if TYPE_CHECKING:
     import psycopg
 
-    from pipeline.publish.polling import Row
+    from pipeline.publish.outbox import Row
 
 
 class FlushWithoutReports(Relay):

@@ -17,7 +17,8 @@ from pipeline.publish.polling import Relay, run
 if TYPE_CHECKING:
     import psycopg
 
-    from pipeline.publish.polling import Reports, Row
+    from pipeline.publish.outbox import Row
+    from pipeline.publish.polling import Reports
 
 
 class MarkBeforeReport(Relay):

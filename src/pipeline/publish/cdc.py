@@ -25,8 +25,8 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from pipeline.publish.outbox import Row, is_proof
 from pipeline.publish.pgoutput import Begin, Commit, Decoder, Insert, Relation, Undecodable
-from pipeline.publish.polling import Row
 from pipeline.publish.replication import Keepalive, Stream
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Outage, Stop, Unavailable, log_to_stderr
@@ -85,6 +85,8 @@ class Progress:
 class CdcRelay:
     """Carries the outbox to one topic. Safe to abandon at any line."""
 
+    is_proof = staticmethod(is_proof)
+
     def __init__(self, settings: CdcSettings) -> None:
         self._settings = settings
         self._topic = full_name(settings, ORDERS)
@@ -136,10 +138,6 @@ class CdcRelay:
             self._stream.close()
             self._stream = None
 
-    def is_proof(self, message: Message) -> bool:
-        """Whether a report of success proves that Kafka has the message; see `pipeline.publish.polling`."""
-        return message.offset() is not None
-
     def proven(self, stream: Stream) -> int:  # noqa: ARG002 - what a seeded bug believes
         """The place before which everything is on the topic."""
         return self.progress.advance()
@@ -189,11 +187,10 @@ class CdcRelay:
         """Hand a row to the producer; when it has no room, wait for some."""
         transaction = self._transaction
         transaction.unproven += 1
-        headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
         report = self._reporting(transaction)
         while True:
             try:
-                self.producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+                row.produce(self.producer, self._topic, report)
             except BufferError:
                 self.producer.poll(BUSY_S)
                 self._confirm()

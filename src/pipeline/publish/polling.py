@@ -7,31 +7,26 @@ those events again; nothing is marked that Kafka does not have. So: duplicates, 
 Rows are found by `published_at is null`, not by a cursor on id: a row that commits late has a low id and would be
 skipped for ever. No transaction is open while Kafka is waited for, so a slow broker holds back no vacuum.
 
-A report of success counts if it has an offset. librdkafka also reports success for a message that was refused if the
-one behind it was taken, as no broker takes what comes after a gap. One that has not heard of the producer before does
-(confluent-kafka-go#921; the drill is `test_a_report_without_an_offset`).
-
 One relay owns the outbox, by a session advisory lock that ends with its connection; a second one waits and says so. Two
 relays side by side would let the second event of an order overtake the first. Sharding by order comes later.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
+from pipeline.publish.outbox import Row, is_proof
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RelaySettings, load
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from uuid import UUID
 
     import psycopg
 
@@ -51,22 +46,6 @@ MARK = """
     from unnest(%s::text[], %s::integer[]) as proven (order_id, seq)
     where (outbox.order_id, outbox.seq) = (proven.order_id, proven.seq)
 """
-
-
-class Row(NamedTuple):
-    """An outbox row that was not yet marked as published."""
-
-    id: int
-    event_id: UUID
-    order_id: str
-    seq: int
-    type: str
-    payload: dict[str, object]
-
-    def value(self) -> bytes:
-        """The event as it appears on the topic."""
-        envelope = {"event_id": str(self.event_id), "type": self.type, "order_id": self.order_id, "seq": self.seq}
-        return json.dumps(self.payload | envelope, separators=(",", ":")).encode()
 
 
 def proven(batch: Iterable[Row], delivered: Collection[int]) -> list[Row]:
@@ -95,6 +74,8 @@ class Reports:
 
 class Relay:
     """Carries the outbox to one topic. Safe to abandon at any line."""
+
+    is_proof = staticmethod(is_proof)
 
     def __init__(self, settings: RelaySettings, database: Database) -> None:
         self._settings = settings
@@ -140,16 +121,11 @@ class Relay:
                 elif self.is_proof(message):
                     reports.delivered.add(id_)
 
-            headers: list[tuple[str, str | bytes | None]] = [("event_id", str(row.event_id)), ("type", row.type)]
             try:
-                self._producer.produce(self._topic, row.value(), row.order_id, headers=headers, on_delivery=report)
+                row.produce(self._producer, self._topic, report)
             except KafkaException as refused:
                 reports.failure = refused.args[0]  # and no report will come
         return reports
-
-    def is_proof(self, message: Message) -> bool:
-        """Whether a report of success proves that Kafka has the message. What is not proven is sent again."""
-        return message.offset() is not None
 
     def await_reports(self, reports: Reports) -> None:
         """Return when Kafka has confirmed or refused everything that was sent, or message.timeout.ms has passed."""
