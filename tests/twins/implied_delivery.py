@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 
 class OneByOne(Relay):
-    """Correct. Sends each message in a request of its own, as it else depends on the moment how many share one."""
+    """Correct. Sends each message in a request of its own, and its first ones at once, whatever the moment.
+
+    It begins with a producer that has yet to ask for its id; until then what it is given waits, and goes out together.
+    """
 
     def config(self) -> Config:
         """The usual, with small batches."""
         return super().config() | {"batch.num.messages": 1}
+
+    def ready(self) -> None:
+        """The usual, which makes the producer ready; so another."""
+        super().ready()
+        self._producer = self._new_producer()
 
 
 class ImpliedDelivery(OneByOne):
