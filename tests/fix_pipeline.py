@@ -15,6 +15,7 @@ from pipeline.gateway import server as gateway
 from pipeline.process import payment
 from pipeline.publish import polling
 from pipeline.write import api as orders_api
+from tests.fix_slot import outbox_slot, slot_confirmed
 from tests.twins import newcomer, topic_ledger
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def thin_pipeline(
     dynamic: bool = False,
     rebalanced: bool = False,
     topic_judged: bool = False,
+    from_log: bool = False,
     workload: Callable[[Run], object] | None = None,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
@@ -68,13 +70,17 @@ def thin_pipeline(
         dynamic: whether the consumers are dynamic members of their group; one that was killed is missed after 0.5 s.
         rebalanced: whether a newcomer joins the group, and leaves it, in each drill.
         topic_judged: whether an order may be in the topic only once. True as long as no relay dies or loses a mark.
+        from_log: whether the relay is one that reads the log: there is a slot for it.
         workload: what is done in each drill.
         grace: as for `System`.
         env: more for the consumers.
     """
-    with session.lane(schema=SCHEMA, topics={"orders": partitions}) as lane:
+    with (
+        session.lane(schema=SCHEMA, topics={"orders": partitions}) as lane,
+        outbox_slot(lane) if from_log else contextlib.nullcontext(),
+    ):
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
-        common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005"}
+        common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005", "SLOT": "{lane}"}
         passing = {"SESSION_TIMEOUT_MS": "500"}
         member = passing if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
         workers = [
@@ -82,7 +88,8 @@ def thin_pipeline(
             Worker("relay", relay, env=common),
             Worker("payment", consumer, replicas, env={**common, **member, **env}),
         ]
-        settled = [no_rows("outbox_pending"), group_drained("{lane}.payment", "orders")]
+        published = slot_confirmed() if from_log else no_rows("outbox_pending")
+        settled = [published, group_drained("{lane}.payment", "orders")]
         invariants = [one_effect_per_key(psp.ledger), nothing_lost(psp.ledger)]
         if rebalanced:
             lane.execute(newcomer.TABLE)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fix_cdc import cdc_pipeline
-from tests.twins import confirm_on_receipt
+from tests.twins.systems import CONFIRM_ON_RECEIPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ CONFIRM = ("crash-before", "crash-after", "crash-late", "lose-request", "lose-re
 @pytest.fixture(scope="module")
 def shop(onecharge: Session) -> Iterator[System]:
     """The pipeline with the CDC relay."""
-    with cdc_pipeline(onecharge) as system:
+    with CONFIRM_ON_RECEIPT.brother(onecharge) as system:
         yield system
 
 
@@ -45,6 +44,8 @@ def test_the_first_confirmation(shop: System, what: str) -> None:
 
 def test_a_confirmation_on_receipt_loses_orders(onecharge: Session) -> None:
     """A relay that confirms what it has received loses what it had not produced when it died."""
-    with cdc_pipeline(onecharge, confirm_on_receipt.main) as system:
-        verdict = system.drill("relay/kafka.produce[key-1]#1:crash-before")
-        assert {violation.invariant for violation in verdict.violations} == {"nothing lost"}, verdict.story(events=True)
+    with CONFIRM_ON_RECEIPT.system(onecharge) as system:
+        for schedule in CONFIRM_ON_RECEIPT.schedules:
+            verdict = system.drill(schedule)
+            broken = {violation.invariant for violation in verdict.violations}
+            assert broken == {CONFIRM_ON_RECEIPT.invariant}, verdict.story(events=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.publish.cdc import CdcRelay, Progress, Transaction
 from pipeline.runtime import Unavailable
 from pipeline.settings import CdcSettings
+from tests.fix_slot import dropped
 from tests.pipeline.workers import Gate, place, until
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[Cdc
         slot=name,
         publication=name,
     )
-    until(
-        lambda: (
-            db.execute("select active from pg_replication_slots where slot_name = %s", [name]).fetchone() == (False,)
-        )
-    )
-    db.execute(f"select pg_drop_replication_slot('{name}')")
+    until(lambda: dropped(lane, name))
     db.execute(f"drop publication {name}")
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.publish.pgoutput import Commit, Decoder, Insert, Undecodable
 from pipeline.publish.replication import Data, Keepalive, Stream, decode, status
 from pipeline.runtime import Unavailable
+from tests.fix_slot import dropped
 from tests.pipeline.workers import until
 
 if TYPE_CHECKING:
@@ -48,15 +49,13 @@ def test_a_report() -> None:
 
 
 @pytest.fixture
-def slot(db: psycopg.Connection) -> Iterator[str]:
+def slot(db: psycopg.Connection, lane: Lane) -> Iterator[str]:
     """A slot, and a publication of the same name for the table `thing`."""
     name = f"slot_{uuid4().hex}"
     db.execute(f"create table thing (id int); create publication {name} for table thing with (publish = 'insert')")
     db.execute(f"select pg_create_logical_replication_slot('{name}', 'pgoutput')")
     yield name
-    active = "select active from pg_replication_slots where slot_name = %s"
-    until(lambda: db.execute(active, [name]).fetchone() == (False,))
-    db.execute(f"select pg_drop_replication_slot('{name}')")
+    until(lambda: dropped(lane, name))
     db.execute(f"drop publication {name}; drop table thing")
 
 

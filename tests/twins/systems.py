@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.publish import cdc
 from tests.fix_pipeline import thin_pipeline
 from tests.twins import (
     async_commit,
     auto_commit,
+    confirm_on_receipt,
     flush_without_reports,
     for_some_orders,
     implied_delivery,
@@ -198,6 +200,15 @@ IMPLIED_DELIVERY = Twin(
     only=("relay/kafka.produce",),
 )
 """A bug that shows when a new producer's first message is refused, with others behind it."""
+
+CONFIRM_ON_RECEIPT = Twin(
+    partial(thin_pipeline, relay=confirm_on_receipt.main, from_log=True),
+    partial(thin_pipeline, relay=cdc.main, from_log=True),
+    LOST,
+    ("relay/kafka.produce[key-1]#1:crash-before", "relay/kafka.produce[key-1]#1:crash-late=0.1"),
+    only=("relay/kafka.produce",),
+)
+"""A bug of the relay that reads the log."""
 
 FOR_SOME_ORDERS = Twin(
     partial(thin_pipeline, consumer=for_some_orders.main),
