@@ -43,7 +43,7 @@ def explored(
         Session(Path(directory)) as session,
         session.lanes(make, lanes) as several,
     ):
-        found = Explorer(several, seconds, count=count, seed=seed, times=1, shrink_s=0).run()
+        found = Explorer(several, seconds, count=count, seed=seed, times=0, shrink_s=0).run()
         print(found.story().splitlines()[0], *found.reasons, sep="\n  ", flush=True)
         for verdict in found.verdicts:
             if verdict.reasons or broken(verdict) - {invariant}:

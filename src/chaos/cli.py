@@ -165,8 +165,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _explore(options: argparse.Namespace) -> int:
-    from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - as above
-    from chaos.strategies import database  # noqa: PLC0415 - as above
+    from chaos.exploration import Explorer  # noqa: PLC0415 - as above
+    from chaos.strategies import Saved, database  # noqa: PLC0415 - as above
 
     saved = Saved(database(options.database), options.target)
 

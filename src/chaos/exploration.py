@@ -2,8 +2,9 @@
 
 Hypothesis draws schedules over what a recording shows (`chaos.strategies`), about a hundred at a time; a `Guide` picks
 those that try what was tried least; each is carried out, settled and judged like any drill. What recoveries show can be
-broken from the next round on. An exploration ends with its budget of seconds, or with the first violation. Then the
-same schedule is run again, to say how often it violates, and made smaller (`chaos.shrink`), in a budget of its own.
+broken from the next round on. A schedule that violates is run again, to say how often it does. An exploration ends with
+its budget of seconds, with a schedule that violates nearly every time, or with some that do so less often; the one that
+did most often is made smaller (`chaos.shrink`), in a budget of its own.
 
 A counterexample is one line of text. It is kept in Hypothesis's database of examples, under the exploration's name, and
 tried first the next time; one that holds every time by then is said to be fixed, and forgotten.
@@ -27,14 +28,12 @@ from chaos.guide import Guide, Kind
 from chaos.recording import names
 from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
 from chaos.shrink import shrink
-from chaos.strategies import MAX_FAULTS, candidates, drawn, schedules
+from chaos.strategies import MAX_FAULTS, Saved, candidates, drawn, schedules
 from chaos.sweep import INTERRUPTED, carried_out, outcome
 from chaos.waiting import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-
-    from hypothesis.database import ExampleDatabase
 
     from chaos.drill import Verdict
     from chaos.ground import Body, Ground
@@ -45,6 +44,8 @@ SECONDS = 60.0
 SHRINK_S = 60.0
 _ROUND, _CHOICES = 32, 3  # schedules a round, and how many are drawn for each
 _SOME = 5
+_SURE = 0.9  # a schedule that violates in so many of its runs can be replayed
+_CANDIDATES = 5  # that may violate less often, before the search ends with one of them
 _RARER = 0.1  # a smaller schedule may violate in so much less of its runs, beside what is chance
 _AGAIN = re.compile(r"~\d+/")
 
@@ -133,30 +134,6 @@ class Exploration(Result):
         return "\n".join(lines)
 
 
-class Saved:
-    """Counterexamples of an exploration in Hypothesis's database, as text; see the module's docstring."""
-
-    def __init__(self, database: ExampleDatabase | None, name: str) -> None:
-        self._database, self._key = database, f"onecharge/{name}".encode()
-
-    def __iter__(self) -> Iterator[Schedule]:
-        for text in sorted(self._database.fetch(self._key)) if self._database is not None else ():
-            try:
-                yield Schedule.parse(text.decode())
-            except (ChaosError, ValueError) as error:
-                raise ChaosError(f"the database of examples has {text!r}, which is no schedule: {error}") from error
-
-    def add(self, schedule: Schedule) -> None:
-        """Have it tried first the next time."""
-        if self._database is not None:
-            self._database.save(self._key, str(schedule).encode())
-
-    def drop(self, schedule: Schedule) -> None:
-        """Forget it."""
-        if self._database is not None:
-            self._database.delete(self._key, str(schedule).encode())
-
-
 @dataclass
 class Explorer:
     """One exploration under way; see `chaos.ground.Ground.explore` for its parameters."""
@@ -200,13 +177,14 @@ class Explorer:
                 self._deadline = Deadline(self.seconds)
                 self._recall()
                 if self.result.counterexample is None:
-                    self._try(self._search(choices))
+                    self._search_on(self._search(choices))
                     self._require_tried()
                 for late in filter(_violated, self.result.verdicts):  # it may have been found when its lane was left
-                    self.result.counterexample = self.result.counterexample or Counterexample(late, late)
+                    if self.result.counterexample is None:
+                        self.result.counterexample = self._rated(late)
                 self.result.seconds = time.monotonic() - began
                 if self.result.counterexample is not None:
-                    self._explain(self.result.counterexample)
+                    self._make_smaller(self.result.counterexample)
         return self.result
 
     def replayed(self, schedule: Schedule) -> Exploration:
@@ -257,7 +235,7 @@ class Explorer:
 
     def _recall(self) -> None:
         """Try the pinned schedules, and the counterexamples of earlier runs."""
-        self._try(iter(self.pinned))
+        self.result.counterexample = self._try(iter(self.pinned))
         for schedule in self.saved:
             if self.result.counterexample is not None:
                 return
@@ -275,7 +253,7 @@ class Explorer:
                 continue
             self.result.verdicts += runs
             if _violated(runs[-1]):
-                self.result.counterexample = Counterexample(runs[-1], runs[-1])
+                self.result.counterexample = self._rated(runs[-1])
             elif all(map(_in_full, runs)):
                 self.saved.drop(schedule)
                 self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
@@ -296,6 +274,17 @@ class Explorer:
                 raise ChaosError(f"the database of examples is another system's: it has {schedule}; {error}")
 
     # -- the search ----------------------------------------------------------------------------------------------
+
+    def _search_on(self, some: Iterator[Schedule]) -> None:
+        """Try schedules until one violates nearly every time, or some do less often; kept is what does most often."""
+        best: Counterexample | None = None
+        for number in range(_CANDIDATES):
+            one = self._try(some)
+            if one is not None and (best is None or one.rate > best.rate):
+                # The best of several owes it to chance in part, so it has to show its rate once more.
+                best = self.result.counterexample = self._rated(one.found) if number else one
+            if one is None or one.rate >= _SURE:
+                return
 
     def _search(self, choices: Sequence[Fault]) -> Iterator[Schedule]:
         """Schedules that were not tried, the most promising of some at a time, until the budget is spent."""
@@ -323,16 +312,19 @@ class Explorer:
     def _over(self) -> bool:
         return self._deadline.passed or (self.count is not None and self._begun >= self.count)
 
-    def _try(self, some: Iterator[Schedule]) -> None:
-        """Carry out schedules until one violates."""
+    def _try(self, some: Iterator[Schedule]) -> Counterexample | None:
+        """Carry out schedules until one violates, and say how often it does."""
+        found: list[Verdict] = []
         for verdict in carried_out(self.ground, some, _violated, self.body):
             self.result.verdicts.append(verdict)
-            if _violated(verdict) and self.result.counterexample is None:
-                self.result.counterexample = Counterexample(verdict, verdict)
+            if _violated(verdict):
+                found.append(verdict)
+                self.result.counterexample = self.result.counterexample or Counterexample(verdict, verdict)
             self._learn(verdict)
             self.ground.live(f"{self._progress()} · {self._deadline.left:.0f} s left")
             if verdict.status == "holds":
                 verdict.history = verdict.history[:1]  # there may be thousands; the lane's file has it all
+        return self._rated(found[0]) if found else None
 
     def _progress(self) -> str:
         done = self.result.verdicts
@@ -354,11 +346,15 @@ class Explorer:
 
     # -- what was found ------------------------------------------------------------------------------------------
 
-    def _explain(self, example: Counterexample) -> None:
-        """Say how often it violates, make it smaller as long as it does so about as often, and keep it."""
+    def _rated(self, found: Verdict) -> Counterexample:
+        """How often it violates."""
         began = time.monotonic()
-        runs = self._run(example.found.schedule, self.times, all_of_them=True)
-        example.runs, example.violated = len(runs), _violations(runs)
+        runs = self._run(found.schedule, self.times, all_of_them=True)
+        return Counterexample(found, found, len(runs), _violations(runs), time.monotonic() - began)
+
+    def _make_smaller(self, example: Counterexample) -> None:
+        """As long as it violates about as often; and keep it."""
+        began = time.monotonic()
         found: dict[Schedule, Verdict] = {example.found.schedule: example.found}
 
         def violates(schedule: Schedule, times: int) -> bool:
@@ -373,14 +369,14 @@ class Explorer:
         _, *steps = shrink(example.found.schedule, violates, example.rate, deadline, self.faults)
         if deadline.passed:
             self.result.notes.append(f"{self.shrink_s:g} s to make it smaller were spent: it may not be the smallest")
-        enough = example.rate - _RARER - math.sqrt(example.rate * (1 - example.rate) / self.times)
+        enough = example.rate - _RARER - math.sqrt(example.rate * (1 - example.rate) / max(1, self.times))
         for step in reversed(steps):
             runs = self._run(step, self.times, all_of_them=True)
             if _violations(runs) >= enough * len(runs):
                 example.smallest, example.runs, example.violated = found[step], len(runs), _violations(runs)
                 break
         self.saved.add(example.smallest.schedule)
-        example.seconds = time.monotonic() - began
+        example.seconds += time.monotonic() - began
 
     def _run(self, schedule: Schedule, times: int, *, all_of_them: bool = False) -> list[Verdict]:
         """Run a schedule so many times, or until it violates; what violated comes last."""

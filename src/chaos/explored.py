@@ -71,8 +71,8 @@ def explore(
         def explored(*args: Any, request: Any, **fixtures: Any) -> None:
             __tracebackhide__ = True  # what was found is the message; this function is no part of it
             # A machine without Hypothesis skips the test; the others of its file, and of the run, are run all the same.
-            from chaos.exploration import Explorer, Saved  # noqa: PLC0415 - see above
-            from chaos.strategies import default_database  # noqa: PLC0415 - see above
+            from chaos.exploration import Explorer  # noqa: PLC0415 - see above
+            from chaos.strategies import Saved, default_database  # noqa: PLC0415 - see above
 
             ground = next((one for one in fixtures.values() if isinstance(one, System | Lanes)), None)
             if ground is None:

@@ -96,7 +96,8 @@ class Ground(abc.ABC):
         """Record, then try schedules of several faults. See `chaos.exploration`.
 
         Args:
-            seconds: of the search. What is found is run again and made smaller in a minute more.
+            seconds: of the search, and of runs that say how often what is found violates. It is made smaller in a
+                minute more.
             max_faults: in one schedule.
             count: of schedules, after which it ends as well.
             faults: what to do at points; by default all there is.

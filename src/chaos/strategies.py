@@ -113,6 +113,30 @@ def drawn(strategy: SearchStrategy[Schedule], count: int, seed: int) -> list[Sch
     return list(found)
 
 
+class Saved:
+    """Counterexamples of an exploration in Hypothesis's database, as text; see the module's docstring."""
+
+    def __init__(self, database: ExampleDatabase | None, name: str) -> None:
+        self._database, self._key = database, f"onecharge/{name}".encode()
+
+    def __iter__(self) -> Iterator[Schedule]:
+        for text in sorted(self._database.fetch(self._key)) if self._database is not None else ():
+            try:
+                yield Schedule.parse(text.decode())
+            except (ChaosError, ValueError) as error:
+                raise ChaosError(f"the database of examples has {text!r}, which is no schedule: {error}") from error
+
+    def add(self, schedule: Schedule) -> None:
+        """Have it tried first the next time."""
+        if self._database is not None:
+            self._database.save(self._key, str(schedule).encode())
+
+    def drop(self, schedule: Schedule) -> None:
+        """Forget it."""
+        if self._database is not None:
+            self._database.delete(self._key, str(schedule).encode())
+
+
 def database(directory: Path) -> ExampleDatabase:
     """A database of examples that is kept there."""
     return DirectoryBasedExampleDatabase(directory)

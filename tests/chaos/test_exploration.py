@@ -14,12 +14,13 @@ from hypothesis.database import InMemoryExampleDatabase
 from chaos import ChaosError, Undecided, UnknownName, Violated, Worker
 from chaos.armed import Fired
 from chaos.drill import Verdict
-from chaos.exploration import Explorer, Saved
+from chaos.exploration import Explorer
 from chaos.ground import Ground
 from chaos.history import Asked, Began, Event
 from chaos.invariants import Violation
 from chaos.recording import Recording
 from chaos.schedule import Schedule
+from chaos.strategies import Saved
 from chaos.sweep import Shard, run_sweep
 
 if TYPE_CHECKING:
@@ -118,6 +119,27 @@ def test_flaky_bug(seed: int) -> None:
     assert example.smallest.violations
     assert 2 <= example.violated <= 9
     assert f"violated in {example.violated} of 10 runs" in found.story()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_can_be_replayed_is_preferred(seed: int) -> None:
+    """A schedule that violates now and then does not end the search: one that always does is what is told."""
+    dice = random.Random(seed)
+
+    def what(schedule: Schedule, verdict: Verdict) -> None:
+        sites = {fault.site for fault in schedule.faults if fault.action == "crash-before"}
+        if "postgres.commit" in sites or ("http.post" in sites and dice.random() < 0.3):
+            verdict.violations.append(Violation("one effect per key", "k", "has 2 effects"))
+
+    found = explore(Place(what), seed=seed).run()
+    assert (found.counterexample.violated, found.counterexample.runs) == (10, 10)
+
+
+def test_some_are_enough() -> None:
+    """Where nothing violates every time, the search ends with the fifth all the same."""
+    found = explore(Place(bug(0.3)), seconds=1000).run()
+    assert [verdict.status for verdict in found.verdicts].count("violated") == 5
+    assert found.counterexample.violated < 9
 
 
 def test_same_seed() -> None:

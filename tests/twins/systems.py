@@ -141,13 +141,7 @@ TWINS = {
         ("api/postgres.commit#1:lose-request", "api/postgres.commit#1:refuse=40001"),
         only=("api",),
     ),
-    "auto_commit": Twin(
-        partial(thin_pipeline, consumer=auto_commit.main),
-        thin_pipeline,
-        LOST,
-        ("payment/http.post#1:crash-late=2",),
-        faults=("crash-late=2", "lose-reply"),  # others find it when the clock commits in between, in 2 of 10 runs
-    ),
+    "auto_commit": payment_twin(auto_commit.main, LOST, "payment/http.post#1:crash-late=2"),
     "async_commit": Twin(
         partial(thin_pipeline, consumer=async_commit.main),
         partial(thin_pipeline, consumer=threaded.main),
