@@ -10,9 +10,10 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import errors
 
 from pipeline.publish.pgoutput import Commit, Decoder, Insert, Undecodable
-from pipeline.publish.replication import Data, Keepalive, Stream, decode, status
+from pipeline.publish.replication import Data, Keepalive, Stream, decode, explained, status
 from pipeline.runtime import Unavailable
 from tests.fix_slot import dropped
 from tests.pipeline.workers import until
@@ -155,6 +156,18 @@ def test_what_is_missing(lane: Lane, slot: str) -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1/"):
         Stream("postgresql://127.0.0.1:1/nowhere", slot, slot)
     Stream(lane.postgres, slot, slot).close()
+
+
+@pytest.mark.parametrize(
+    ("why", "run"),
+    [
+        (errors.ObjectNotInPrerequisiteState('logical decoding requires "wal_level" >= "logical"'), "alter system set"),
+        (errors.InsufficientPrivilege("permission denied to use replication slots"), "run alter role … replication"),
+    ],
+)
+def test_what_has_to_be_set_up(why: psycopg.Error, run: str) -> None:
+    """Who has not set up Postgres for it is told how."""
+    assert run in explained(why, "outbox")
 
 
 def test_the_server_hangs_up(lane: Lane, db: psycopg.Connection, slot: str) -> None:

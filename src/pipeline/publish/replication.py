@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _DATA, _KEEPALIVE, _STATUS = Struct("!QQq"), Struct("!QqB"), Struct("!cQQQqB")
 _EPOCH_US = 946_684_800_000_000  # of Postgres, 2000-01-01, in Unix time
 
-
 SILENCE_S = 3.0  # a report a second is answered in between
 
 # Without parameters: a walsender knows the simple query protocol only.
@@ -135,13 +134,13 @@ class Stream:
         size, data = self._pgconn.get_copy_data(1)
         if not size:
             if select.select([self._pgconn.socket], [], [], seconds)[0]:
+                self._heard = time.monotonic()  # a part of a long message is a word too
                 self._consume()
                 size, data = self._pgconn.get_copy_data(1)
             elif time.monotonic() > self._heard + SILENCE_S:
                 raise Unavailable(self._name, f"it has said nothing for {SILENCE_S:g} s")
             if not size:
                 return None
-        self._heard = time.monotonic()
         if size < 0:
             result = self._pgconn.get_result() if size == -1 else None
             said = (result.error_message if result else self._pgconn.error_message).decode(errors="replace")
