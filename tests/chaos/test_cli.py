@@ -287,7 +287,7 @@ def test_interrupted(project: Path, command: str) -> None:
     """Ctrl-C half way ends with 130 and leaves no process behind; what was tried until then is told and reported."""
     mark = f"{MARK}=interrupted-{command}-{project}"
     name, _, value = mark.partition("=")
-    argv = ["sh", "-c", 'trap - INT; exec "$@"', "sh", *ARGV, command, "shop:shop", "--lanes", "2"]
+    argv = ["env", "--default-signal=INT", *ARGV, command, "shop:shop", "--lanes", "2"]
     with subprocess.Popen(
         argv,
         env=environment(STEPS="90", **{name: value}),

@@ -296,7 +296,7 @@ def test_interrupted(shop: pytest.Pytester) -> None:
     mark = f"{MARK}=interrupted-{shop.path}"
     name, _, value = mark.partition("=")
     shop.makepyfile(test_it=EXPLORED)
-    argv = ["sh", "-c", 'trap - INT; exec "$@"', "sh", sys.executable, "-m", "pytest", "-p", "onecharge", "test_it.py"]
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "-p", "onecharge", "test_it.py"]
     env = {**environment(STEPS="40", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"), name: value}
     env.pop("PYTEST_ADDOPTS", None)
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
