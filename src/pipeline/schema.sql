@@ -21,11 +21,12 @@ create table if not exists idempotency_keys (
 -- Between orders they do not: an id is allotted at INSERT and seen at COMMIT. Nobody may read "id > the last one seen".
 create table if not exists outbox (
     id           bigint generated always as identity primary key,
-    event_id     uuid not null unique default gen_random_uuid(),
+    event_id     uuid not null unique,
     order_id     text not null references orders,
     seq          integer not null check (seq > 0),  -- 1, 2, 3 within an order, so that a reader can tell a gap
     type         text not null,
-    payload      jsonb not null,
+    payload      json not null,  -- the whole event, as it will be on the topic, byte for byte
+    traceparent  text,  -- of the request that has led to it, in the W3C's format
     created_at   timestamptz not null default now(),
     published_at timestamptz,  -- set once Kafka has confirmed the event, never before
     unique (order_id, seq)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.pipeline.workers import Start, Worker, free_port
+from tests.pipeline.workers import TRACEPARENT, Start, Worker, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,9 +47,13 @@ def test_an_order_is_accepted_with_its_event(api: Worker, db: psycopg.Connection
     assert db.execute("select order_id, customer_id, amount, currency, state from orders").fetchall() == [
         (reply["order_id"], "c-1", 1999, "EUR", "pending")
     ]
-    assert db.execute("select order_id, seq, type, payload from outbox_pending").fetchall() == [
-        (reply["order_id"], 1, "order.placed", ORDER)
-    ]
+    [(event, traceparent, *columns)] = db.execute(
+        "select payload, traceparent, event_id::text, order_id, seq, type from outbox_pending"
+    ).fetchall()
+    assert [event.pop(name) for name in ("event_id", "order_id", "seq", "type")] == columns
+    assert columns[1:] == [reply["order_id"], 1, "order.placed"]
+    assert event == ORDER
+    assert traceparent.startswith("00-")
     assert rows(db) == [1, 1, 1]
 
 
@@ -96,6 +100,14 @@ def test_other_errors_are_problems_too(api: Worker, method: str, path: str, stat
     """A wrong path or method is answered in the same form."""
     got, headers, problem = api.ask(method, path)
     assert (got, headers["content-type"], json.loads(problem)["errors"]) == (status, "application/problem+json", [])
+
+
+def test_a_trace_goes_with_the_event(api: Worker, db: psycopg.Connection) -> None:
+    """The event is stored with the client's traceparent; asking again, within another trace, changes nothing."""
+    again = "00-11111111111111111111111111111111-2222222222222222-01"
+    for traceparent in (TRACEPARENT, again):
+        assert post(api, ORDER, Idempotency_Key="k", traceparent=traceparent)[0] == 202
+    assert db.execute("select traceparent from outbox").fetchall() == [(TRACEPARENT,)]
 
 
 def test_the_same_key_is_the_same_order(api: Worker, db: psycopg.Connection) -> None:

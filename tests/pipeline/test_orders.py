@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.write.orders import check_key, parse
 from pipeline.write.problems import Problem
+from pipeline.write.tracing import trace
 
 ORDER = b'{"customer_id": "c-1", "amount": 1999, "currency": "EUR"}'
 
@@ -66,10 +67,52 @@ def test_a_fingerprint_is_of_the_order_not_of_its_spelling() -> None:
     assert parse(ORDER).fingerprint() == same.fingerprint() != other.fingerprint()
 
 
-@pytest.mark.parametrize("keys", [[], [""], ["x" * 256], ["caf\xe9"], ["a\tb"], ["a", "b"]])
+@pytest.mark.parametrize(
+    "keys", [[], [""], ["x" * 256], ["caf\xe9"], ["a\tb"], ["a", "b"], ['"'], ['""'], ['"a'], ['"a"b'], [r'"\a"']]
+)
 def test_no_key(keys: list[str]) -> None:
     """A key is there once, short and printable, or the request is refused with 400."""
     with pytest.raises(Problem) as refused:
         check_key(keys)
     assert refused.value.status == HTTPStatus.BAD_REQUEST
     assert list(refused.value.errors) == ["Idempotency-Key"]
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [("a", "a"), ('"a"', "a"), (r'"a\"b\\"', 'a"b\\'), ('a"b', 'a"b'), ('"%s"' % ("x" * 255), "x" * 255)],
+)
+def test_a_key(header: str, key: str) -> None:
+    """A key that is quoted, as the draft has it, and one that is not are the same."""
+    assert check_key([header]) == key
+
+
+GIVEN = "-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("header", ["00" + GIVEN, "01" + GIVEN, "cc" + GIVEN + "-what-comes"])
+def test_a_trace_goes_on(header: str) -> None:
+    """A client's trace is the order's, in the version that we know."""
+    assert trace([header]) == "00" + GIVEN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["00" + GIVEN] * 2,
+        ["ff" + GIVEN],
+        ["00" + GIVEN + "-more"],
+        ["00" + GIVEN.upper()],
+        ["00" + GIVEN + "\n"],
+        ["00-" + "0" * 32 + "-b7ad6b7169203331-01"],
+        ["00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01"],
+        ["x" * 10_000],
+    ],
+)
+def test_a_trace_begins(headers: list[str]) -> None:
+    """Where none was given, or none that can be, there is a new one, another each time."""
+    begun = {trace(headers), trace(headers), trace([])}
+    assert len(begun) == 3
+    assert begun.isdisjoint(headers)
+    assert {trace([one]) for one in begun} == begun

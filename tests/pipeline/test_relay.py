@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from pipeline.publish.outbox import Row
 from pipeline.publish.polling import Relay, Reports, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
-from tests.pipeline.workers import PAYLOAD, place, unpublished, until
+from tests.pipeline.workers import PAYLOAD, TRACEPARENT, place, unpublished, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tests.pipeline.workers import Start
 
 
-def row(id_: int, order_id: str, seq: int) -> Row:
+def row(number: int, order_id: str, seq: int) -> Row:
     """A row of the outbox."""
-    return Row(id_, UUID(int=id_), order_id, seq, "order.placed", {})
+    return Row(str(number), order_id, "order.placed", "{}", None, seq)
 
 
 BATCH = [row(1, "a", 1), row(2, "b", 1), row(3, "a", 2), row(4, "b", 2), row(5, "a", 3)]
@@ -46,7 +46,7 @@ BATCH = [row(1, "a", 1), row(2, "b", 1), row(3, "a", 2), row(4, "b", 2), row(5, 
 )
 def test_an_order_is_marked_up_to_its_first_failure(delivered: set[int], marked: list[int]) -> None:
     """Of each order the rows before its first undelivered one are proven; other orders are not held back by it."""
-    assert [row.id for row in proven(BATCH, delivered)] == marked
+    assert [int(row.event_id) for row in proven(BATCH, {str(number) for number in delivered})] == marked
 
 
 def messages(lane: Lane, topic: str, count: int) -> list[Message]:
@@ -86,7 +86,11 @@ def test_events_arrive_in_order(
     assert [value["seq"] for value in values if value["order_id"] == b] == [1]
     for message, value in zip(got, values, strict=True):
         assert message.key() == value["order_id"].encode()
-        assert message.headers() == [("event_id", value["event_id"].encode()), ("type", b"order.placed")]
+        assert message.headers() == [
+            ("event_id", value["event_id"].encode()),
+            ("type", b"order.placed"),
+            ("traceparent", TRACEPARENT.encode()),
+        ]
         assert value == PAYLOAD | {k: value[k] for k in ("event_id", "order_id", "seq")} | {"type": "order.placed"}
 
 
@@ -95,7 +99,7 @@ class HalfDeaf(Relay):
 
     def send(self, batch: Iterable[Row]) -> Reports:
         """The reports as such a broker makes them."""
-        return Reports({row.id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT))
+        return Reports({row.event_id for row in batch if row.seq != 2}, KafkaError(KafkaError._MSG_TIMED_OUT))
 
 
 def test_only_proven_rows_are_marked(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
+from pipeline.write.orders import EVENT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from chaos.workers.supervisor import Supervisor
 
 PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATIENCE_S = 20.0
 MAINS = {
     "api": "pipeline.write.api:main",
@@ -142,8 +144,8 @@ def place(db: psycopg.Connection, *seqs: int) -> str:
         "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')", [order_id]
     )
     for seq in seqs:
-        insert = "insert into outbox (order_id, seq, type, payload) values (%s, %s, 'order.placed', %s)"
-        db.execute(insert, [order_id, seq, json.dumps(PAYLOAD)])
+        event = {"event_id": str(uuid4()), "type": "order.placed", "order_id": order_id, "seq": seq} | PAYLOAD
+        db.execute(EVENT, event | {"payload": json.dumps(event), "traceparent": TRACEPARENT})
     return order_id
 
 

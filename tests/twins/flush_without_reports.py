@@ -25,7 +25,7 @@ class FlushWithoutReports(Relay):
         """BUG: should mark only what the reports prove, and say what failed."""
         self.await_reports(self.send(batch))
         self.mark(connection, batch)
-        return Reports({row.id for row in batch})
+        return Reports({row.event_id for row in batch})
 
 
 def main() -> None:

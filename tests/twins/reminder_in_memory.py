@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import AsyncConnection
 
-    from pipeline.write.orders import NewOrder
+    from pipeline.write.orders import Placement
 
 accepted: dict[str, float] = {}
 
 PENDING = "select order_id from orders where state = 'pending' and order_id = any(%s)"
 
 
-async def place(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+async def place(connection: AsyncConnection, asked: Placement) -> str:
     """BUG: should rely on the tables, in which the order is now."""
-    reply = await orders.place(connection, key, order)
+    reply = await orders.place(connection, asked)
     accepted[json.loads(reply)["order_id"]] = time.monotonic()
     return reply
 

@@ -37,8 +37,9 @@ OVERDUE = """
     where state = 'pending' and published_at < now() - make_interval(secs => %s)
 """
 REMIND = """
-    update outbox set published_at = null, event_id = gen_random_uuid()
-    where order_id = %s and published_at is not null
+    update outbox set published_at = null, event_id = new.id,
+        payload = (payload::jsonb || jsonb_build_object('event_id', new.id))::json
+    from gen_random_uuid() as new (id) where order_id = %s and published_at is not null
 """
 SETTLE = "update orders set state = 'paid' where order_id = %s"
 

@@ -20,17 +20,17 @@ from pipeline.write.orders import record
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from pipeline.write.orders import NewOrder
+    from pipeline.write.orders import Placement
 
 log = logging.getLogger(__name__)
 
 
-async def place(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+async def place(connection: AsyncConnection, asked: Placement) -> str:
     """BUG: should let the error through, so that the client hears 503 and asks again with the same key."""
     reply = ""
     try:
         async with connection.transaction():
-            reply = await record(connection, key, order)
+            reply = await record(connection, asked)
     except OperationalError as hiccup:
         if not reply:
             raise

@@ -14,14 +14,13 @@ read, and the walsender waits: memory has a limit.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from uuid import UUID
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE = "outbox"
+COLUMNS = Row._fields[:5]
 AT_ONCE = 1_000  # frames read before what they have led to is looked at
 REPORT_S = 1.0  # how long the walsender goes without a word; it would hang up after a minute
 QUIET_S, BUSY_S = 0.25, 0.002  # how long one look at the slot waits: with nothing under way, and with something
@@ -160,37 +160,33 @@ class CdcRelay:
         self.progress = Progress()
         self._decoder = Decoder()
         self._transaction = Transaction()
-        self._columns: tuple[Relation | None, list[int]] = (None, [])
+        self._report = self._reporting(self._transaction)
+        self._table = 0
+        self._columns: Callable[[tuple[bytes | None, ...]], tuple[Any, ...]] = itemgetter(0, 0)  # until it is described
         self._failure, self._fatal = "", False
         self.due = 0.0
 
     def _take(self, message: bytes) -> None:
         change = self._decoder.decode(message)
         if isinstance(change, Insert):
-            if change.relation.name == TABLE:
-                self._send(self._row(change))
+            if change.relation.id == self._table:
+                self._send(Row(*self._columns(change.values)))
         elif isinstance(change, Begin):
             self._transaction = self.progress.begin()
+            self._report = self._reporting(self._transaction)
+        elif isinstance(change, Relation):
+            if change.name == TABLE:
+                names = [column.name for column in change.columns]
+                self._table, self._columns = change.id, itemgetter(*map(names.index, COLUMNS))
         elif isinstance(change, Commit):
             self._transaction.end_lsn = change.end_lsn
 
-    def _row(self, change: Insert) -> Row:
-        relation, places = self._columns
-        if relation is not change.relation:
-            names = [column.name for column in change.relation.columns]
-            places = [names.index(name) for name in Row._fields]
-            self._columns = (change.relation, places)
-        id_, event_id, order_id, seq, type_, payload = ((change.values[place] or b"").decode() for place in places)
-        return Row(int(id_), UUID(event_id), order_id, int(seq), type_, json.loads(payload))
-
     def _send(self, row: Row) -> None:
         """Hand a row to the producer; when it has no room, wait for some."""
-        transaction = self._transaction
-        transaction.unproven += 1
-        report = self._reporting(transaction)
+        self._transaction.unproven += 1
         while True:
             try:
-                row.produce(self.producer, self._topic, report)
+                row.produce(self.producer, self._topic, self._report)
             except BufferError:
                 self.producer.poll(BUSY_S)
                 self._confirm()

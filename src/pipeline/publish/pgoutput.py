@@ -149,14 +149,14 @@ class Decoder:
         (count,) = _INT16.unpack_from(data, 6)
         if data[5] != _NEW or count != len(relation.columns):
             raise Undecodable(f"expected a new row of {len(relation.columns)} columns of {relation.name}", data)
-        at = 8
+        at, end, size = 8, len(data), _SIZE.unpack_from
         values: list[bytes | None] = []
         for _ in range(count):
             kind = data[at]
             if kind == _TEXT:
                 start = at + 5
-                at = start + _SIZE.unpack_from(data, at + 1)[0]
-                if not start <= at <= len(data):
+                at = start + size(data, at + 1)[0]
+                if not start <= at <= end:
                     raise Undecodable("it ends early, in a column", data)
                 values.append(data[start:at])
             elif kind == _NULL:

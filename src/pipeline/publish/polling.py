@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH = 1_000
 OWNER_LOCK = 7_263_001  # any number, as long as nothing else in this database uses it
 
 CLAIM = """
-    select id, event_id, order_id, seq, type, payload from outbox
+    select event_id::text, order_id, type, payload::text, traceparent, seq from outbox
     where published_at is null order by id limit %s
 """
 MARK = """
@@ -48,16 +48,16 @@ MARK = """
 """
 
 
-def proven(batch: Iterable[Row], delivered: Collection[int]) -> list[Row]:
-    """The rows to mark, given the ids that Kafka confirmed: of each order those before its first unconfirmed one.
+def proven(batch: Iterable[Row], delivered: Collection[str | bytes]) -> list[Row]:
+    """The rows to mark, given the events that Kafka confirmed: of each order those before its first unconfirmed one.
 
     A later event of the order may be on the topic already. It is sent again after the missing one, so that the last
     word about an order is in sequence.
     """
-    stuck: set[str] = set()
+    stuck: set[str | bytes] = set()
     rows = []
     for row in batch:
-        if row.id not in delivered:
+        if row.event_id not in delivered:
             stuck.add(row.order_id)
         if row.order_id not in stuck:
             rows.append(row)
@@ -66,9 +66,9 @@ def proven(batch: Iterable[Row], delivered: Collection[int]) -> list[Row]:
 
 @dataclass
 class Reports:
-    """What Kafka said about a batch: the ids that it has given an offset, and why others failed."""
+    """What Kafka said about a batch: the events that it has given an offset, and why others failed."""
 
-    delivered: set[int] = field(default_factory=set)
+    delivered: set[str | bytes] = field(default_factory=set)
     failure: KafkaError | None = None
 
 
@@ -115,11 +115,11 @@ class Relay:
         reports = Reports()
         for row in batch:
 
-            def report(error: KafkaError | None, message: Message, id_: int = row.id) -> None:
+            def report(error: KafkaError | None, message: Message, event_id: str | bytes = row.event_id) -> None:
                 if error is not None:
                     reports.failure = error
                 elif self.is_proof(message):
-                    reports.delivered.add(id_)
+                    reports.delivered.add(event_id)
 
             try:
                 row.produce(self._producer, self._topic, report)

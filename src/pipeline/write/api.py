@@ -4,7 +4,10 @@
 once order and event are durable; the same key gets the same answer. A refusal is a problem document (`problems`) and
 leaves no trace: 400 no key or no JSON, 409 the key is in use this moment, 413 too large, 415 not `application/json`,
 422 not an order or a key used for another one. 503 with Retry-After means that Postgres is away and the outcome
-unknown: asking again *with the same key* is always safe.
+unknown: asking again *with the same key* is always safe. A key does not expire. A `traceparent` goes with the event.
+
+Source of the rules for keys: draft-ietf-httpapi-idempotency-key-header-06. It has them quoted; a bare one, as most
+clients send, is the same key.
 """
 
 from __future__ import annotations
@@ -24,15 +27,14 @@ from starlette.routing import Route
 
 from pipeline.runtime import Outage, address, first_line, log_to_stderr, serve
 from pipeline.settings import ApiSettings, load
-from pipeline.write.orders import KEY, check_key, parse, place
+from pipeline.write.orders import KEY, Placement, check_key, parse, place
 from pipeline.write.problems import Problem, answer
+from pipeline.write.tracing import TRACEPARENT, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from pipeline.write.orders import NewOrder
-
-    Place = Callable[[psycopg.AsyncConnection, str, NewOrder], Awaitable[str]]
+    Place = Callable[[psycopg.AsyncConnection, Placement], Awaitable[str]]
 
 LARGEST_BODY = 64 * 1024
 LOCK_TIMEOUT_MS = 500  # how long a duplicate waits for the first request's outcome before it is told 409
@@ -44,10 +46,11 @@ async def post_order(request: Request) -> Response:
     pool: AsyncConnectionPool = request.app.state.pool
     outage: Outage = request.app.state.outage
     key = check_key(request.headers.getlist(KEY))
-    order = parse(await _json_body(request))
+    traceparent = trace(request.headers.getlist(TRACEPARENT))
+    asked = Placement(key, parse(await _json_body(request)), traceparent)
     try:
         async with pool.connection() as connection:
-            reply = await request.app.state.place(connection, key, order)
+            reply = await request.app.state.place(connection, asked)
     except psycopg.OperationalError as why:
         outage.tell(f"{pool.name}: {first_line(why)}")
         detail = "The order may or may not have been recorded. Ask again with the same key, that is safe."

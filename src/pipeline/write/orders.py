@@ -7,15 +7,17 @@ an event (or an event without an order) cannot exist, wherever a crash falls.
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from uuid import uuid4
 
 from psycopg.errors import LockNotAvailable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chaos.checkpoint import checkpoint
+from pipeline.events import OrderPlaced
 from pipeline.write.problems import Problem
 
 if TYPE_CHECKING:
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
 
 KEY = "Idempotency-Key"
 LONGEST_KEY = 255
+_ESCAPED = re.compile(r"\\([\\\"])")  # RFC 9651, Strings
+_QUOTED = re.compile(r"\"((?:[^\\\"]|\\[\\\"])*)\"")
 
 REMEMBER = "insert into idempotency_keys (key, fingerprint, reply) values (%s, %s, %s) on conflict do nothing"
 RECALL = "select fingerprint, reply from idempotency_keys where key = %s"
 ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, %s, %s, %s)"
-EVENT = "insert into outbox (order_id, seq, type, payload) values (%s, 1, 'order.placed', %s)"
+EVENT = """
+    insert into outbox (event_id, order_id, seq, type, payload, traceparent)
+    values (%(event_id)s, %(order_id)s, %(seq)s, %(type)s, %(payload)s, %(traceparent)s)
+"""
 
 
 class NewOrder(BaseModel):
@@ -80,6 +87,10 @@ def _bounded(digits: str) -> int:
 def check_key(keys: list[str]) -> str:
     """The one key among the header's values, or a `Problem` that says what a key is."""
     [key] = keys if len(keys) == 1 else [""]
+    if (quoted := _QUOTED.fullmatch(key)) is not None:
+        key = _ESCAPED.sub(r"\1", quoted[1])
+    elif key.startswith('"'):
+        key = ""
     if key and len(key) <= LONGEST_KEY and key.isascii() and key.isprintable():
         return key
     errors = {
@@ -88,20 +99,29 @@ def check_key(keys: list[str]) -> str:
     raise Problem(HTTPStatus.BAD_REQUEST, f"The header {KEY} is missing or malformed.", errors=errors)
 
 
-async def place(connection: AsyncConnection, key: str, order: NewOrder) -> str:
-    """Record the order unless `key` was used before; either way return the body that answers it.
+class Placement(NamedTuple):
+    """A request for an order: what is asked for, by which key, and within which trace."""
+
+    key: str
+    order: NewOrder
+    traceparent: str
+
+
+async def place(connection: AsyncConnection, asked: Placement) -> str:
+    """Record the order unless its key was used before; either way return the body that answers it.
 
     The connection must have a `lock_timeout`: a request with the same key that is still in progress makes the first
     insert wait for its outcome, and that wait has to end.
     """
     async with connection.transaction():
-        reply = await record(connection, key, order)
+        reply = await record(connection, asked)
     checkpoint("order.committed")
     return reply
 
 
-async def record(connection: AsyncConnection, key: str, order: NewOrder) -> str:
+async def record(connection: AsyncConnection, asked: Placement) -> str:
     """What `place` does in its transaction."""
+    key, order, traceparent = asked
     order_id = str(uuid4())
     reply = json.dumps({"order_id": order_id, "state": "pending"})
     try:
@@ -111,8 +131,10 @@ async def record(connection: AsyncConnection, key: str, order: NewOrder) -> str:
         raise Problem(HTTPStatus.CONFLICT, "Wait for it, or ask again soon.", errors=errors) from busy
     if remembered.rowcount == 0:
         return await _recall(connection, key, order)
+    placed = OrderPlaced(event_id=uuid4(), type="order.placed", order_id=order_id, seq=1, **order.model_dump())
+    event = placed.model_dump() | {"payload": placed.model_dump_json(), "traceparent": traceparent}
     await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
-    await connection.execute(EVENT, [order_id, order.as_json()])
+    await connection.execute(EVENT, event)
     checkpoint("order.inserted")
     return reply
 
