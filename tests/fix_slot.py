@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from chaos import Lane
 
-PUBLICATION = "create publication outbox for table outbox with (publish = 'insert')"
+PUBLICATION = """
+    create publication outbox for table outbox (event_id, order_id, seq, type, payload, traceparent)
+    with (publish = 'insert')
+"""
 PATIENCE_S = 10.0
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 WORKERS = {
     "api": "pipeline.write.api",
     "relay": "pipeline.publish.polling",
+    "cdc": "pipeline.publish.cdc",
     "payment": "pipeline.process.payment",
     "gateway": "pipeline.gateway.server",
 }

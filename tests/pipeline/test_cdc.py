@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.publish import cdc
 from pipeline.publish.cdc import CdcRelay, Progress, Transaction
 from pipeline.runtime import Unavailable
 from pipeline.settings import CdcSettings
@@ -135,6 +136,20 @@ def test_events_arrive_in_order(db: psycopg.Connection, lane: Lane, settings: Cd
     }
     stored: dict[str, str] = dict(db.execute("select event_id::text, order_id from outbox").fetchall())
     assert {one["event_id"]: one["order_id"] for one in events} == stored
+
+
+def test_a_backlog_is_carried_whole(
+    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is dropped where one look at the slot ends and the next begins, in the midst of transactions or not."""
+    monkeypatch.setattr(cdc, "AT_ONCE", 7)
+    orders = [place(db, *range(1, size)) for size in (2, 3, 7, 8, 9, 30)]
+    with db.transaction():
+        orders += [place(db, *range(1, 20)) for _ in range(3)]
+    carried(db, settings, relay)
+    sent = [(one["key"], one["seq"]) for one in on_topic(lane, settings)]
+    assert sorted(sent) == sorted(db.execute("select order_id, seq from outbox").fetchall())
+    assert {key for key, _ in sent} == set(orders)
 
 
 def test_what_was_not_confirmed_comes_again(

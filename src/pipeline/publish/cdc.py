@@ -19,6 +19,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,9 @@ class CdcRelay:
         if self._stream is None:
             self.ready()
         stream = self._reading
-        frame = stream.receive(QUIET_S if self.progress.idle else BUSY_S)
-        for _ in range(AT_ONCE):
+        patience = QUIET_S if self.progress.idle else BUSY_S
+        for wait_s in chain([patience], repeat(0.0, AT_ONCE - 1)):
+            frame = stream.receive(wait_s)
             if frame is None:
                 break
             if isinstance(frame, Keepalive):
@@ -122,7 +124,6 @@ class CdcRelay:
                     self.due = 0.0
             else:
                 self._take(frame.message)
-            frame = stream.receive(0)
         self._confirm()
 
     def restart(self) -> None:
