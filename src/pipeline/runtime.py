@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import select
 import signal
 import sys
@@ -86,9 +87,12 @@ class Outage:
             self._reminder = now + REMINDER_S
 
     def wait(self, stop: Stop, why: object) -> None:
-        """Log it and pause, longer each time: the first pause is so short that a mere reconnect costs nothing."""
+        """Log it and pause, longer each time: the first pause is so short that a mere reconnect costs nothing.
+
+        By chance up to half as long, so that workers who lost the same server do not come back all at once.
+        """
         self.tell(why)
-        stop.wait(self._pause)
+        stop.wait(random.uniform(self._pause / 2, self._pause))  # noqa: S311 - nothing to guess
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 
     def over(self) -> None:

@@ -177,6 +177,9 @@ class Slow(CdcRelay):
         """The usual, but for the time."""
         return super().config() | {"linger.ms": 60_000, "message.timeout.ms": 120_000}
 
+    def hurry(self) -> None:
+        """There is time."""
+
 
 def test_what_is_received_is_not_confirmed(db: psycopg.Connection, lane: Lane, settings: CdcSettings) -> None:
     """What waits in the producer is not over for Postgres, whatever it is told meanwhile."""

@@ -43,7 +43,8 @@ TABLE = "outbox"
 COLUMNS = Row._fields[:5]
 AT_ONCE = 1_000  # frames read before what they have led to is looked at
 REPORT_S = 1.0  # how long the walsender goes without a word; it would hang up after a minute
-QUIET_S, BUSY_S = 0.25, 0.002  # how long one look at the slot waits: with nothing under way, and with something
+QUIET_S, LINGER_S = 0.25, 0.0005  # how long one look waits for the slot: with nothing under way, and with something
+BUSY_S = 0.002  # how long it waits for Kafka
 
 
 @dataclass
@@ -113,10 +114,11 @@ class CdcRelay:
         if self._stream is None:
             self.ready()
         stream = self._reading
-        patience = QUIET_S if self.progress.idle else BUSY_S
-        for wait_s in chain([patience], repeat(0.0, AT_ONCE - 1)):
+        for wait_s in chain([QUIET_S if self.progress.idle else LINGER_S], repeat(0.0, AT_ONCE - 1)):
             frame = stream.receive(wait_s)
             if frame is None:
+                if wait_s and not self.progress.idle:
+                    self.hurry()
                 break
             if isinstance(frame, Keepalive):
                 self.progress.nothing_before(frame.end_lsn)
@@ -125,6 +127,10 @@ class CdcRelay:
             else:
                 self._take(frame.message)
         self._confirm()
+
+    def hurry(self) -> None:
+        """No more has come for a moment: have sent what waits in the producer for more."""
+        self.producer.flush(BUSY_S)
 
     def restart(self) -> None:
         """Give the slot up, and wait for what Kafka was sent: none of it may arrive behind what will be sent again."""
@@ -146,7 +152,7 @@ class CdcRelay:
     def config(self) -> Config:
         """What the producer is told."""
         return producer_config(self._settings) | {
-            "linger.ms": 5,  # rows come one by one here, unlike from a query
+            "linger.ms": 5,  # rows come one by one here, unlike from a query; where no more come, `hurry`
             "queue.buffering.max.messages": 50_000,
             "queue.buffering.max.kbytes": 65_536,
         }

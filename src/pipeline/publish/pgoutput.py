@@ -111,7 +111,7 @@ class Decoder:
             Undecodable: it is none, or none of version 1, or of a table that was never described.
         """
         try:
-            change, end = self._decode(data)
+            change, end = self._insert(data) if data[:1] == b"I" else self._decode(data)
         except (struct.error, IndexError):
             raise Undecodable("it ends early", data) from None
         except UnicodeDecodeError as error:
@@ -122,8 +122,6 @@ class Decoder:
 
     def _decode(self, data: bytes) -> tuple[Change, int]:
         kind = data[:1]
-        if kind == b"I":
-            return self._insert(data)
         if kind == b"B":
             return Begin(*_BEGIN.unpack_from(data, 1)), 1 + _BEGIN.size
         if kind == b"C":
@@ -149,21 +147,21 @@ class Decoder:
         (count,) = _INT16.unpack_from(data, 6)
         if data[5] != _NEW or count != len(relation.columns):
             raise Undecodable(f"expected a new row of {len(relation.columns)} columns of {relation.name}", data)
-        at, end, size = 8, len(data), _SIZE.unpack_from
+        at, size = 8, _INT32.unpack_from
         values: list[bytes | None] = []
         for _ in range(count):
             kind = data[at]
             if kind == _TEXT:
                 start = at + 5
                 at = start + size(data, at + 1)[0]
-                if not start <= at <= end:
-                    raise Undecodable("it ends early, in a column", data)
                 values.append(data[start:at])
             elif kind == _NULL:
                 at += 1
                 values.append(None)
             else:
                 raise Undecodable(f"a column of the kind {chr(kind)!r}: expected text, or null", data)
+        if at > len(data):
+            raise Undecodable("it ends early, in a column", data)
         return Insert(relation, tuple(values)), at
 
 

@@ -58,20 +58,21 @@ class Keepalive(NamedTuple):
 Frame: TypeAlias = "Data | Keepalive"
 
 
-def decode(frame: bytes) -> Frame:
+def decode(frame: bytes | memoryview) -> Frame:
     """A frame of the replication protocol.
 
     Raises:
         Undecodable: it is none.
     """
-    kind = frame[:1]
-    if kind == b"w" and len(frame) > _DATA.size:
+    kind, size = frame[:1], len(frame)
+    if kind == b"w" and size > _DATA.size:
         lsn, _, _ = _DATA.unpack_from(frame, 1)
-        return Data(lsn, frame[1 + _DATA.size :])
-    if kind == b"k" and len(frame) == 1 + _KEEPALIVE.size:
+        return Data(lsn, bytes(frame[1 + _DATA.size :]))
+    if kind == b"k" and size == 1 + _KEEPALIVE.size:
         end_lsn, _, wants_reply = _KEEPALIVE.unpack_from(frame, 1)
         return Keepalive(end_lsn, bool(wants_reply))
-    raise Undecodable(f"a frame of the kind {kind!r} with so many bytes is none of the replication protocol's", frame)
+    why = f"a frame of the kind {bytes(kind)!r} with so many bytes is none of the replication protocol's"
+    raise Undecodable(why, bytes(frame))
 
 
 def status(written: int, flushed: int, *, at: float) -> bytes:
@@ -145,7 +146,7 @@ class Stream:
             result = self._pgconn.get_result() if size == -1 else None
             said = (result.error_message if result else self._pgconn.error_message).decode(errors="replace")
             raise Unavailable(self._name, said.partition("\n")[0] or "the server has ended the stream")
-        frame = decode(bytes(data))
+        frame = decode(data)
         self.received = max(self.received, frame.lsn if isinstance(frame, Data) else frame.end_lsn)
         return frame
 
