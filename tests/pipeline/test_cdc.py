@@ -138,11 +138,18 @@ def test_events_arrive_in_order(db: psycopg.Connection, lane: Lane, settings: Cd
     assert {one["event_id"]: one["order_id"] for one in events} == stored
 
 
-def test_a_backlog_is_carried_whole(
-    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "value"), [("AT_ONCE", 7), ("BYTES_AT_ONCE", 1_500)])
+def test_a_backlog_is_carried_whole(  # noqa: PLR0917 - pytest passes by name
+    db: psycopg.Connection,
+    lane: Lane,
+    settings: CdcSettings,
+    relay: CdcRelay,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: int,
 ) -> None:
     """Nothing is dropped where one look at the slot ends and the next begins, in the midst of transactions or not."""
-    monkeypatch.setattr(cdc, "AT_ONCE", 7)
+    monkeypatch.setattr(cdc, limit, value)
     orders = [place(db, *range(1, size)) for size in (2, 3, 7, 8, 9, 30)]
     with db.transaction():
         orders += [place(db, *range(1, 20)) for _ in range(3)]
@@ -176,9 +183,6 @@ class Slow(CdcRelay):
     def config(self) -> Config:
         """The usual, but for the time."""
         return super().config() | {"linger.ms": 60_000, "message.timeout.ms": 120_000}
-
-    def hurry(self) -> None:
-        """There is time."""
 
 
 def test_what_is_received_is_not_confirmed(db: psycopg.Connection, lane: Lane, settings: CdcSettings) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ORDERS = "orders"
 
-Config: TypeAlias = "dict[str, str | int | bool | Callable[[KafkaError], None]]"
+Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
 
 
 def full_name(settings: Kafka, name: str) -> str:
