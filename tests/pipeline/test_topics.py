@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.cimpl import NewTopic
 
 from chaos.waiting import Deadline, wait_until
-from pipeline.route.topics import ORDERS, consumer_config, full_name, producer_config
+from pipeline.route.topics import (
+    ORDERS,
+    PARTITIONS,
+    _create,
+    consumer_config,
+    full_name,
+    producer_config,
+    require_topic,
+)
+from pipeline.runtime import Unavailable
 from pipeline.settings import ConsumerSettings, Kafka
 
 if TYPE_CHECKING:
@@ -64,6 +75,37 @@ def test_a_quiet_member_stays(lane: Lane, namespace: str) -> None:
         while not quiet.passed:
             consumer.poll(0.05)
         assert not ended
+
+
+def test_a_missing_topic_is_made(lane: Lane) -> None:
+    """Whoever is to write to a topic that is not there makes it, once, with the partitions that it is to have."""
+    settings = Kafka(kafka_bootstrap_servers=lane.kafka, namespace=f"{lane.name}.{uuid4().hex}")
+    producers = [Producer(producer_config(settings)) for _ in range(2)]
+    with pytest.raises(Unavailable, match=r"no topic .*orders' yet: Broker: Unknown topic"):
+        require_topic(producers[0], settings, ORDERS)
+    for producer in producers:
+        wait_until("the topic", lambda: made(producer, settings), Deadline(20))  # noqa: B023 - called at once
+    topic = full_name(settings, ORDERS)
+    assert len(producers[0].list_topics(topic).topics[topic].partitions) == PARTITIONS[ORDERS]
+
+
+def test_two_make_a_topic(lane: Lane) -> None:
+    """Whoever comes second is content."""
+    settings = Kafka(kafka_bootstrap_servers=lane.kafka)
+    name = f"{lane.name}.{uuid4().hex}"
+    for _ in range(2):
+        _create(settings, NewTopic(name, 3))
+    with pytest.raises(Unavailable, match="not made: Number of partitions"):
+        _create(settings, NewTopic(f"{name}.other", 0))
+
+
+def made(producer: Producer, settings: Kafka) -> bool:
+    """Whether the topic is there."""
+    try:
+        require_topic(producer, settings, ORDERS)
+    except Unavailable:
+        return False
+    return True
 
 
 def test_membership_is_static_only_on_request() -> None:

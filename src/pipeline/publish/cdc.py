@@ -100,7 +100,7 @@ class CdcRelay:
 
     def ready(self) -> None:
         """Raise `Unavailable` unless the slot is ours and the topic is there."""
-        require_topic(self.producer, self._settings, self._topic)
+        require_topic(self.producer, self._settings, ORDERS)
         self.close()
         self._stream = Stream(self._settings.database_url, self._settings.slot, self._settings.publication)
         self._begin_anew()

@@ -88,7 +88,7 @@ class Relay:
         """Raise `Unavailable` unless this relay owns the outbox and the topic is there."""
         with self._database.connection() as connection:
             self._own(connection)
-        require_topic(self._producer, self._settings, self._topic)
+        require_topic(self._producer, self._settings, ORDERS)
 
     def publish(self) -> int:
         """One round. Returns how many rows were published; raises `Unavailable` if some could not be."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from pipeline.runtime import Unavailable
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.settings import ConsumerSettings, Kafka
 
 ORDERS = "orders"
+PARTITIONS = {ORDERS: 12}  # when a topic is made. More of them later: orders under way go on in another partition
 
 Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
 
@@ -30,7 +33,8 @@ def full_name(settings: Kafka, name: str) -> str:
 
 def producer_config(settings: Kafka) -> Config:
     """For a producer whose delivery reports can be believed."""
-    return _client_config(settings) | {
+    return {
+        **_client_config(settings),
         "partitioner": "murmur2_random",  # as Java does; the default, CRC32, sends a key to another partition than Java
         "enable.idempotence": True,  # without it a lost reply duplicates and a retried batch overtakes its neighbour
         "acks": "all",  # a report of success then survives the loss of the leader
@@ -42,7 +46,8 @@ def producer_config(settings: Kafka) -> Config:
 def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     """For a member of `group` (its full name) that commits an offset only after the effect is durable."""
     heartbeat_ms = max(settings.session_timeout_ms // 10, 10)
-    config = _client_config(settings) | {
+    config: Config = {
+        **_client_config(settings),
         "group.id": group,
         "group.protocol": "classic",  # lets a killed static member return at once; KIP-848 refuses it
         "session.timeout.ms": settings.session_timeout_ms,
@@ -61,7 +66,7 @@ def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     return config
 
 
-def _client_config(settings: Kafka) -> Config:
+def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "reconnect.backoff.ms": 20,  # part of every start: a static member is back in 25 ms, with the default in 70
@@ -73,18 +78,31 @@ def _client_config(settings: Kafka) -> Config:
     }
 
 
-def require_topic(producer: Producer, settings: Kafka, topic: str) -> None:
-    """Raise `Unavailable` unless the broker answers and has the topic. Topics are made by whoever deploys.
+def require_topic(producer: Producer, settings: Kafka, name: str) -> None:
+    """Raise `Unavailable` unless the broker answers and has the topic; one that is missing is made meanwhile.
 
     Asking has a second use: it makes a new idempotent producer ready in 20 ms, for which librdkafka's own timer takes
     500 ms.
     """
+    topic = full_name(settings, name)
     try:
         found = producer.list_topics(topic, timeout=2).topics[topic]
     except KafkaException as why:
         raise Unavailable(broker(settings), reason(why.args[0])) from why
     if found.error is not None:
+        if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            _create(settings, NewTopic(topic, PARTITIONS[name]))  # with as many replicas as the cluster is set to
         raise Unavailable(broker(settings), f"no topic {topic!r} yet: {reason(found.error)}")
+
+
+def _create(settings: Kafka, topic: NewTopic) -> None:
+    admin = AdminClient(_client_config(settings))  # kept: what it was asked for ends with it
+    [created] = admin.create_topics([topic], request_timeout=2).values()
+    try:
+        created.result()
+    except KafkaException as why:
+        if why.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
+            raise Unavailable(broker(settings), f"topic {topic.topic!r} not made: {reason(why.args[0])}") from why
 
 
 def broker(settings: Kafka) -> str:
