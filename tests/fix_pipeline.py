@@ -80,7 +80,7 @@ def thin_pipeline(
         outbox_slot(lane) if from_log else contextlib.nullcontext(),
     ):
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
-        common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_INTERVAL_S": "0.005", "SLOT": "{lane}"}
+        common = {"NAMESPACE": "{lane}", "GATEWAY_URL": psp.url, "RELAY_NAME": "relay-{replica}", "SLOT": "{lane}"}
         passing = {"SESSION_TIMEOUT_MS": "500"}
         member = passing if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
         workers = [

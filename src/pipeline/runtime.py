@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from _typeshed import HasFileno
     from starlette.applications import Starlette
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ class Stop:
         self.asked = True
         os.write(self._writer, b"\0")
 
-    def wait(self, seconds: float) -> None:
-        """Return after `seconds`, or at once when the process is asked to end."""
-        select.select([self._reader], [], [], seconds)
+    def wait(self, seconds: float, *words: HasFileno) -> None:
+        """Return after `seconds`, at once when the process is asked to end, or when there is something to read."""
+        select.select([self._reader, *(one.fileno() for one in words)], [], [], seconds)
 
 
 class Outage:

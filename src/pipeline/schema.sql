@@ -23,6 +23,7 @@ create table if not exists outbox (
     id           bigint generated always as identity primary key,
     event_id     uuid not null unique,
     order_id     text not null references orders,
+    shard        smallint not null generated always as (hashtext(order_id) & 15) stored,  -- see outbox_shards
     seq          integer not null check (seq > 0),  -- 1, 2, 3 within an order, so that a reader can tell a gap
     type         text not null,
     payload      json not null,  -- the whole event, as it will be on the topic, byte for byte
@@ -31,8 +32,58 @@ create table if not exists outbox (
     published_at timestamptz,  -- set once Kafka has confirmed the event, never before
     unique (order_id, seq)
 );
-create index if not exists outbox_unpublished on outbox (id) where published_at is null;
+create index if not exists outbox_unpublished on outbox (shard, id) where published_at is null;
 create or replace view outbox_pending as select * from outbox where published_at is null;
+
+-- Which polling relays there are. One is taken for dead at `until`, by this server's clock.
+create table if not exists relays (
+    name  text primary key,
+    token uuid not null,  -- of the process: a new one with the name ends what the one before it may do
+    until timestamptz not null
+);
+
+-- Who publishes what: all of an order is in one shard, and a shard has one owner, so nothing overtakes within an order.
+create table if not exists outbox_shards (
+    shard smallint primary key,
+    owner text references relays on delete set null
+);
+insert into outbox_shards select generate_series(0, 15) on conflict do nothing;
+
+-- Keeps a relay alive for so many seconds, gives up what it has beyond its share, and takes what is free up to that.
+-- Returns its shards; null if another process has taken its name, which only one that is starting does.
+create or replace function lead_shards(me text, process uuid, seconds double precision, starting boolean)
+returns smallint[] language plpgsql as $$
+declare
+    share integer;
+begin
+    set local synchronous_commit = on;  -- relays switch it off, as a mark may be lost; this may not
+    lock table relays in share row exclusive mode;  -- one at a time, or two would take the same shard
+    delete from relays where until < clock_timestamp() and name <> me;
+    insert into relays values (me, process, clock_timestamp() + make_interval(secs => seconds))
+    on conflict (name) do update set token = excluded.token, until = excluded.until
+    where starting or relays.token = excluded.token;
+    if not found then
+        return null;
+    end if;
+    select ceil(16.0 / count(*)) into share from relays;
+    update outbox_shards set owner = null where shard in
+        (select shard from outbox_shards where owner = me order by shard offset share);
+    update outbox_shards set owner = me where shard in
+        (select shard from outbox_shards where owner is null order by shard
+         limit share - (select count(*) from outbox_shards where owner = me));
+    return array(select shard from outbox_shards where owner = me order by shard);
+end
+$$;
+
+-- Polling relays are told that there is something. Every NOTIFY takes a lock of the whole server for the time of its
+-- COMMIT, so nobody is told where none of them is.
+create or replace function wake_relays() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('outbox', '') where exists (select from relays);
+    return null;
+end
+$$;
+create or replace trigger outbox_wakes after insert on outbox for each statement execute function wake_relays();
 
 -- What a consumer group has already acted upon. Written in the transaction of the effect.
 create table if not exists inbox (

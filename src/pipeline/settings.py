@@ -48,7 +48,10 @@ class ApiSettings(Postgres, Listener):
 class RelaySettings(Postgres, Kafka):
     """For `pipeline.publish.polling`."""
 
-    relay_interval_s: float = Field(default=0.05, gt=0, description="seconds between looks at an empty outbox")
+    relay_name: str | None = Field(default=None, description="of this relay alone: back after a crash, it goes on")
+    relay_lease_s: float = Field(default=15, ge=0.2, description="seconds of silence after which a relay is dead")
+    relay_interval_s: float = Field(default=1, gt=0, description="seconds between looks at a quiet outbox")
+    outbox_keep_s: float = Field(default=86_400, ge=0, description="seconds that a published row is kept")
 
 
 class CdcSettings(Postgres, Kafka):

@@ -49,9 +49,9 @@ def gateway(start: Start, tmp_path: Path) -> Worker:
 
 @pytest.fixture
 def db(lane: Lane) -> Iterator[psycopg.Connection]:
-    """A connection to the lane's database, whose tables are empty."""
+    """A connection to the lane's database, whose tables are empty, and whose shards are free."""
     with psycopg.connect(lane.postgres, autocommit=True) as connection:
-        connection.execute("truncate orders, outbox, idempotency_keys, inbox, payments")
+        connection.execute("truncate orders, outbox, idempotency_keys, inbox, payments; delete from relays")
         yield connection
 
 

@@ -62,7 +62,8 @@ def messages(lane: Lane, topic: str, count: int) -> list[Message]:
 @pytest.fixture
 def settings(lane: Lane, namespace: str) -> RelaySettings:
     """For a relay to a topic of its own."""
-    return RelaySettings(database_url=lane.postgres, kafka_bootstrap_servers=lane.kafka, namespace=namespace)
+    told = {"database_url": lane.postgres, "kafka_bootstrap_servers": lane.kafka, "namespace": namespace}
+    return RelaySettings(relay_name="relay", **told)
 
 
 @pytest.fixture
@@ -124,15 +125,48 @@ def test_a_row_that_commits_late_is_not_skipped(
     assert unpublished(db) == []
 
 
-def test_one_relay_owns_the_outbox(start: Start, lane: Lane, db: psycopg.Connection, namespace: str) -> None:
-    """A second relay waits and says so, and takes over when the first one is killed."""
+def test_a_row_is_published_as_soon_as_it_is_committed(
+    start: Start, lane: Lane, db: psycopg.Connection, namespace: str
+) -> None:
+    """Postgres wakes a relay that would not look for an hour, however long it has had nothing to do."""
     env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": namespace}
-    first = start("relay", **env)
+    relay = start("relay", RELAY_INTERVAL_S=3600, **env)
+    for _ in range(3):
+        place(db, 1)
+        until(lambda: not unpublished(db))
+    assert relay.ended() == 0
+
+
+def test_without_a_word_it_looks_by_itself(start: Start, lane: Lane, db: psycopg.Connection, namespace: str) -> None:
+    """A row of which nobody was told is published after the interval."""
+    env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": namespace}
+    start("relay", RELAY_INTERVAL_S=0.05, **env).said("Leading")
+    db.execute("set session_replication_role = replica")  # no trigger fires
     place(db, 1)
     until(lambda: not unpublished(db))
-    second = start("relay", **env)
-    assert second.said("another relay owns it")
-    first.process.kill()
-    place(db, 1)
-    until(lambda: not unpublished(db))
-    assert second.ended() == 0
+
+
+def test_a_quiet_database_is_told_of_nothing(lane: Lane, db: psycopg.Connection) -> None:
+    """Where no relay polls, no insert notifies: its COMMIT would wait for every other."""
+    with psycopg.connect(lane.postgres, autocommit=True) as listener:
+        listener.execute("listen outbox")
+        place(db, 1)
+        assert not list(listener.notifies(timeout=0.2))
+
+
+def test_what_was_published_long_ago_is_removed(
+    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database
+) -> None:
+    """Rows go when they were published and have been kept for so long; what is unpublished stays."""
+    place(db, 1, 2)
+    relay = Relay(settings.model_copy(update={"outbox_keep_s": 60.0}), database)
+    assert relay.publish() == 2
+    db.execute("update outbox set published_at = now() - interval '61 s' where seq = 1")
+    [(unpublished_order, _)] = late = [(place(db, 1), 1)]
+    with psycopg.connect(lane.postgres) as other:
+        other.execute("select from outbox where order_id = %s for update", [unpublished_order])
+        relay = Relay(settings.model_copy(update={"outbox_keep_s": 60.0}), database)
+        relay.claim = lambda _connection: []  # type: ignore[method-assign] - it only looks after what is there
+        relay.publish()
+    assert [seq for (seq,) in db.execute("select seq from outbox order by id")] == [2, 1]
+    assert unpublished(db) == late

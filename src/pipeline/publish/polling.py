@@ -1,19 +1,27 @@
 """The polling relay: outbox rows to Kafka, at least once, per order in sequence.
 
-One round: read unpublished rows in id order, produce them, wait until *every* delivery report is in, mark the rows that
-Kafka confirmed, each order's only up to its first failure. A crash after Kafka's confirmation and before the mark sends
-those events again; nothing is marked that Kafka does not have. So: duplicates, never loss, and readers keep an inbox.
+One round: read the unpublished rows of our shards in id order, produce them, wait until *every* delivery report is in,
+mark the rows that Kafka confirmed, each order's only up to its first failure. A crash after Kafka's confirmation and
+before the mark sends those events again; nothing is marked that Kafka does not have. So: duplicates, never loss, and
+readers keep an inbox.
 
 Rows are found by `published_at is null`, not by a cursor on id: a row that commits late has a low id and would be
-skipped for ever. No transaction is open while Kafka is waited for, so a slow broker holds back no vacuum.
+skipped for ever. No transaction is open while Kafka is waited for, so a slow broker holds back no vacuum. What is sent
+is settled within half a lease (`message.timeout.ms`), whatever Kafka does, so nobody else has our shards by then.
 
-One relay owns the outbox, by a session advisory lock that ends with its connection; a second one waits and says so. Two
-relays side by side would let the second event of an order overtake the first. Sharding by order comes later.
+Between rounds it sleeps until Postgres notifies it of new rows; where that is lost it looks by itself after a while.
+Rows that were published a day ago (`OUTBOX_KEEP_S`) are removed, some after each round.
+
+Marks may be lost when the *server* crashes (`synchronous_commit = off`), which costs a duplicate each; waiting for the
+disk would cost more than anything else here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +29,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
 from pipeline.publish.outbox import Row, is_proof
+from pipeline.publish.shards import NameTaken, Shards
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RelaySettings, load
@@ -34,17 +43,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 1_000
-OWNER_LOCK = 7_263_001  # any number, as long as nothing else in this database uses it
+PER_SHARD = 250  # rows of a round
+REMOVAL_S = 5.0  # between looks at what is old enough to be removed
+REMOVED = 2 * 16 * PER_SHARD  # at most, after a round: more than it can publish, or a backlog would never go
+SESSION = "set synchronous_commit = off; listen outbox"
 
 CLAIM = """
-    select event_id::text, order_id, type, payload::text, traceparent, seq from outbox
-    where published_at is null order by id limit %s
+    select event_id::text, order_id, type, payload::text, traceparent, seq
+    from relays join outbox_shards on owner = name
+    cross join lateral (
+        select * from outbox where shard = outbox_shards.shard and published_at is null order by id limit %s
+    ) as unpublished
+    where (name, token) = (%s, %s) and until > clock_timestamp()
+    order by id
 """
 MARK = """
     update outbox set published_at = now()
-    from unnest(%s::text[], %s::integer[]) as proven (order_id, seq)
+    from unnest(%s::text[], %s::integer[]) as proven (order_id, seq), outbox_shards join relays on owner = name
     where (outbox.order_id, outbox.seq) = (proven.order_id, proven.seq)
+    and outbox_shards.shard = outbox.shard and (name, token) = (%s, %s)
+"""
+REMOVE = """
+    delete from outbox where id in (
+        select id from (select id, shard, published_at from outbox order by id limit %s) as oldest
+        join outbox_shards using (shard) join relays on owner = name
+        where published_at < now() - make_interval(secs => %s) and (name, token) = (%s, %s)
+    )
 """
 
 
@@ -82,26 +106,49 @@ class Relay:
         self._database = database
         self._topic = full_name(settings, ORDERS)
         self._producer = self._new_producer()
-        self._owned: psycopg.Connection | None = None
+        self._shards = Shards(settings)
+        self._prepared: psycopg.Connection | None = None
+        self._removal = 0.0  # when it is due
 
     def ready(self) -> None:
-        """Raise `Unavailable` unless this relay owns the outbox and the topic is there."""
+        """Raise `Unavailable` unless Postgres knows of us and the topic is there."""
         with self._database.connection() as connection:
-            self._own(connection)
+            self._prepare(connection)
         require_topic(self._producer, self._settings, ORDERS)
 
     def publish(self) -> int:
-        """One round. Returns how many rows were published; raises `Unavailable` if some could not be."""
+        """One round. Returns how many rows were published.
+
+        Raises:
+            Unavailable: some could not be published.
+            NameTaken: another process has started under this relay's name.
+        """
         with self._database.connection() as connection:
-            self._own(connection)
-            batch = connection.cursor(row_factory=class_row(Row)).execute(CLAIM, [BATCH]).fetchall()
-            if not batch:
-                return 0
-            reports = self.carry(connection, batch)
-        if reports.failure is not None:
+            self._prepare(connection)
+            batch = self.claim(connection)
+            if batch:
+                reports = self.carry(connection, batch)
+            self._remove(connection)
+        if batch and reports.failure is not None:
             why = f"took {len(reports.delivered)} of {len(batch)} events: {reason(reports.failure)}"
             raise Unavailable(broker(self._settings), why)
         return len(batch)
+
+    def wait(self, stop: Stop) -> None:
+        """Return when there may be something to publish, or the process is asked to end."""
+        with self._database.connection() as connection:
+            if not list(connection.notifies(timeout=0)):
+                stop.wait(min(self._settings.relay_interval_s, self._shards.rest_s), connection)
+
+    def close(self) -> None:
+        """Let other relays have our shards at once, if Postgres can be told."""
+        with contextlib.suppress(Unavailable), self._database.connection() as connection:
+            self._shards.leave(connection)
+
+    def claim(self, connection: psycopg.Connection) -> list[Row]:
+        """What is to be published next: of each of our shards the oldest, if our lease is good."""
+        asked = [PER_SHARD, self._shards.name, self._shards.token]
+        return connection.cursor(row_factory=class_row(Row)).execute(CLAIM, asked).fetchall()
 
     def carry(self, connection: psycopg.Connection, batch: list[Row]) -> Reports:
         """Send, wait for every report, mark what they prove. This order is the guarantee."""
@@ -134,23 +181,27 @@ class Relay:
             self._producer = self._new_producer()  # this one will never send again
 
     def mark(self, connection: psycopg.Connection, rows: list[Row]) -> None:
-        """Note, durably, that these rows were published."""
+        """Note that these rows were published. Has no effect where their shards are no longer ours."""
         if rows:
-            connection.execute(MARK, [[row.order_id for row in rows], [row.seq for row in rows]])
+            order_ids, seqs = [row.order_id for row in rows], [row.seq for row in rows]
+            connection.execute(MARK, [order_ids, seqs, self._shards.name, self._shards.token])
 
     def config(self) -> Config:
         """What the producer is told."""
-        return producer_config(self._settings)
+        return producer_config(self._settings) | {"message.timeout.ms": int(self._settings.relay_lease_s * 500)}
 
-    def _own(self, connection: psycopg.Connection) -> None:
-        # The lock lives and dies with its session, so each new connection has to win it anew.
-        if connection is self._owned:
-            return
-        won = connection.execute("select pg_try_advisory_lock(%s)", [OWNER_LOCK]).fetchone()
-        if won != (True,):
-            outbox = "The outbox"
-            raise Unavailable(outbox, "another relay owns it")
-        self._owned = connection
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        if connection is not self._prepared:
+            connection.execute(SESSION)
+            self._prepared = connection
+        self._shards.lead(connection)
+
+    def _remove(self, connection: psycopg.Connection) -> None:
+        """Remove some rows that were published long ago; more next time if that was not all."""
+        if (now := time.monotonic()) >= self._removal:
+            asked = [REMOVED, self._settings.outbox_keep_s, self._shards.name, self._shards.token]
+            removed = connection.execute(REMOVE, asked).rowcount
+            self._removal = now if removed == REMOVED else now + REMOVAL_S
 
     def _new_producer(self) -> Producer:
         return Producer(self.config())
@@ -163,16 +214,20 @@ def run(relay: type[Relay] = Relay) -> None:
     settings = load(RelaySettings)
     outage = Outage("Events stay in the outbox; trying again")
     publisher = relay(settings, Database(settings.database_url))
-    outage.until(stop, publisher.ready)
-    while not stop.asked:
-        try:
-            published = publisher.publish()
-        except Unavailable as why:
-            outage.wait(stop, why)
-        else:
-            outage.over()
-            if not published:
-                stop.wait(settings.relay_interval_s)
+    try:
+        outage.until(stop, publisher.ready)
+        while not stop.asked:
+            try:
+                if not publisher.publish():
+                    publisher.wait(stop)
+            except Unavailable as why:
+                outage.wait(stop, why)
+            else:
+                outage.over()
+    except NameTaken as why:
+        log.error("%s", why)  # noqa: TRY400 - a mistake of the set-up, a traceback would accuse the code
+        sys.exit(1)
+    publisher.close()
 
 
 def main() -> None:
