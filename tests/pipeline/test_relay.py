@@ -62,8 +62,13 @@ def messages(lane: Lane, topic: str, count: int) -> list[Message]:
 @pytest.fixture
 def settings(lane: Lane, namespace: str) -> RelaySettings:
     """For a relay to a topic of its own."""
-    told = {"database_url": lane.postgres, "kafka_bootstrap_servers": lane.kafka, "namespace": namespace}
-    return RelaySettings(relay_name="relay", **told)
+    return RelaySettings(
+        database_url=lane.postgres,
+        kafka_bootstrap_servers=lane.kafka,
+        namespace=namespace,
+        relay_name="relay",
+        outbox_keep_s=60,
+    )
 
 
 @pytest.fixture
@@ -154,19 +159,35 @@ def test_a_quiet_database_is_told_of_nothing(lane: Lane, db: psycopg.Connection)
         assert not list(listener.notifies(timeout=0.2))
 
 
+class Idle(Relay):
+    """A relay that publishes nothing, and does the rest of a round."""
+
+    def claim(self, _connection: psycopg.Connection) -> list[Row]:
+        """Nothing."""
+        return []
+
+
 def test_what_was_published_long_ago_is_removed(
-    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database
+    db: psycopg.Connection, settings: RelaySettings, database: Database
 ) -> None:
-    """Rows go when they were published and have been kept for so long; what is unpublished stays."""
-    place(db, 1, 2)
-    relay = Relay(settings.model_copy(update={"outbox_keep_s": 60.0}), database)
-    assert relay.publish() == 2
+    """Rows go when they have been published for so long; the younger and the unpublished stay."""
+    a = place(db, 1, 2)
+    assert Relay(settings, database).publish() == 2
     db.execute("update outbox set published_at = now() - interval '61 s' where seq = 1")
-    [(unpublished_order, _)] = late = [(place(db, 1), 1)]
-    with psycopg.connect(lane.postgres) as other:
-        other.execute("select from outbox where order_id = %s for update", [unpublished_order])
-        relay = Relay(settings.model_copy(update={"outbox_keep_s": 60.0}), database)
-        relay.claim = lambda _connection: []  # type: ignore[method-assign] - it only looks after what is there
-        relay.publish()
-    assert [seq for (seq,) in db.execute("select seq from outbox order by id")] == [2, 1]
-    assert unpublished(db) == late
+    b = place(db, 1)
+    Idle(settings, database).publish()
+    assert db.execute("select order_id, seq from outbox order by id").fetchall() == [(a, 2), (b, 1)]
+
+
+def test_a_long_past_is_removed_at_once(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:
+    """What does not go in one batch goes in the next rounds, without a rest."""
+    place(db, *range(1, 11))
+    db.execute("update outbox set published_at = 'yesterday'")
+    relay = Idle(settings, database)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.publish.polling.REMOVED", 4)
+        left = []
+        for _ in range(4):
+            relay.publish()
+            left += db.execute("select count(*) from outbox").fetchall()
+    assert left == [(6,), (2,), (0,), (0,)]

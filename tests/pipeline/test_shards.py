@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 from chaos.waiting import Deadline
@@ -17,6 +16,8 @@ from pipeline.settings import RelaySettings
 from tests.pipeline.workers import place, unpublished, until
 
 if TYPE_CHECKING:
+    import psycopg
+
     from chaos import Lane
     from tests.pipeline.workers import Start
 

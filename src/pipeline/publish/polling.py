@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PER_SHARD = 250  # rows of a round
+PER_SHARD = 500  # rows of a round
 REMOVAL_S = 5.0  # between looks at what is old enough to be removed
 REMOVED = 2 * 16 * PER_SHARD  # at most, after a round: more than it can publish, or a backlog would never go
 SESSION = "set synchronous_commit = off; listen outbox"
