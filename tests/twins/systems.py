@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.publish import cdc
 from tests.fix_pipeline import thin_pipeline
+from tests.fix_relays import relayed
 from tests.twins import (
     async_commit,
     auto_commit,
+    confirm_last_received,
     confirm_on_receipt,
+    delete_before_produce,
     flush_without_reports,
     for_some_orders,
     implied_delivery,
@@ -26,6 +29,7 @@ from tests.twins import (
     reminder_in_memory,
     reminding,
     revoke_without_drain,
+    skip_locked,
     swallowed_ambiguous_commit,
     threaded,
 )
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     Make = Callable[..., AbstractContextManager[System]]  # of the session, and what else `thin_pipeline` takes
 
 LOST = "nothing lost"
+MISSING = "all events"
+OVERTAKEN = "order per key"
 DOUBLE = "one effect per key"
 
 
@@ -103,6 +109,27 @@ TWINS = {
         ),
         only=("relay/kafka.produce",),
         faults=("lose-reply", "refuse", "refuse=TOPIC_AUTHORIZATION_FAILED"),  # the last is no passing trouble
+    ),
+    "delete_before_produce": Twin(
+        partial(relayed, relay=delete_before_produce.main),
+        relayed,
+        MISSING,
+        ("relay/kafka.produce[key-1]#1:crash-before", "relay/kafka.produce[key-2]#1:crash-late=0.1"),
+        only=("relay/kafka.produce",),
+    ),
+    "skip_locked": Twin(
+        partial(relayed, relay=skip_locked.main, replicas=2),
+        partial(relayed, replicas=2),
+        OVERTAKEN,
+        ("relay/kafka.produce[key-1]#1:delay=0.3", "relay/kafka.produce[key-1]#1:hold=0.3"),
+        only=("relay/kafka.produce",),
+    ),
+    "confirm_last_received": Twin(
+        partial(relayed, relay=confirm_last_received.main, from_log=True),
+        partial(relayed, relay=confirm_last_received.brother, from_log=True),
+        MISSING,
+        ("relay/kafka.produce[key-2]#1:crash-late=0.1",),
+        only=("relay/kafka.produce",),
     ),
     "no_idempotence": Twin(
         partial(thin_pipeline, relay=no_idempotence.main, topic_judged=True),

@@ -1,0 +1,56 @@
+"""Every event reaches the topic, and each order's in sequence, whichever relay carries it and wherever that is broken.
+
+What the workload is like: events committed one after the other and together, one that commits late with a low id, one
+that is committed while the relay has the event before it in its hands.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.publish import cdc
+from tests.fix_relays import relayed
+from tests.twins import cursor
+
+if TYPE_CHECKING:
+    from chaos import Session
+    from tests.twins.systems import Make
+
+pytestmark = pytest.mark.drills
+
+FROM_LOG = partial(relayed, relay=cdc.main, from_log=True)
+LOSSES = ("crash-before", "crash-after", "lose-request", "lose-reply")
+
+
+@pytest.mark.parametrize("make", [relayed, partial(relayed, replicas=2), FROM_LOG], ids=["polling", "two", "cdc"])
+def test_every_point(onecharge: Session, make: Make) -> None:
+    """Nothing is lost or overtaken at any point of the polling relay, of two of them side by side, of the CDC relay."""
+    with make(onecharge) as system:
+        sweep = system.sweep()
+    sweep.require_holds()
+    assert sweep.broken == sweep.selected
+
+
+def test_every_recovery_from_the_log(onecharge: Session) -> None:
+    """Nor where the CDC relay is broken once more while it recovers."""
+    with FROM_LOG(onecharge) as system:
+        system.sweep(depth=2, faults=LOSSES).require_holds()
+
+
+@pytest.mark.parametrize("effect", ["kafka.produce[key-1]#1", "postgres.write[key-1]#1"])
+@pytest.mark.parametrize("where", ["held", "delivered"])
+def test_a_zombie(onecharge: Session, effect: str, where: str) -> None:
+    """A relay that is stopped, loses its shards to another, and wakes does no harm by what it sends or marks."""
+    with relayed(onecharge, replicas=2, env={"RELAY_LEASE_S": "0.4"}, grace=3.0) as system:
+        verdict = system.drill(f"relay/{effect}:freeze={where},3")
+        verdict.require_holds()
+
+
+def test_a_cursor_loses_what_commits_late(onecharge: Session) -> None:
+    """A relay that reads on behind the last id it has published loses an event without any fault."""
+    with relayed(onecharge, cursor.main, whole=False) as system:
+        verdict = system.drill("")
+    assert [violation.invariant for violation in verdict.violations] == ["all events"], verdict.story(events=True)
