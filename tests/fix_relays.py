@@ -37,6 +37,11 @@ SOME = """
 IN_HAND = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
 
 
+def event(order_id: str, seq: int) -> str:
+    """A new event."""
+    return json.dumps({"event_id": str(uuid4()), "order_id": order_id, "seq": seq})
+
+
 def write_events(run: Run, topic: Ledger) -> None:
     """Write three events of each of three orders, by several transactions.
 
@@ -50,8 +55,7 @@ def write_events(run: Run, topic: Ledger) -> None:
         run.accept(order_id)
 
     def insert(*events: tuple[int, str, int]) -> None:
-        texts = [json.dumps({"event_id": str(uuid4()), "order_id": order, "seq": seq}) for _, order, seq in events]
-        run.execute(SOME, [number for number, _, _ in events], texts)
+        run.execute(SOME, [number for number, _, _ in events], [event(order, seq) for _, order, seq in events])
 
     def published(order_id: str, count: int) -> bool:
         return sum(record.effect for record in topic.of(order_id)) >= count
@@ -94,6 +98,7 @@ def relayed(
     *,
     replicas: int = 1,
     from_log: bool = False,
+    workload: Callable[[Run, Ledger], object] = write_events,
     whole: bool = True,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
@@ -105,6 +110,7 @@ def relayed(
         relay: publishes what is in the outbox.
         replicas: of it.
         from_log: whether it is one that reads the log: there is a slot for it.
+        workload: what is done in each drill, given the topic's ledger; three events of each key that it accepts.
         whole: whether everything has to be published before the topic is judged. One that forgets rows never has.
         grace: as for `System`.
         env: more for the relays.
@@ -120,7 +126,7 @@ def relayed(
         with System(
             lane,
             workers=[Worker("relay", relay, replicas, env={**own, **env})],
-            workload=partial(write_events, topic=topic.ledger),
+            workload=partial(workload, topic=topic.ledger),
             settled=[*([published] if whole else []), group_drained("{lane}.topic", "orders")],
             invariants=[all_events(topic.ledger), order_per_key(topic.ledger, sequence="seq")],
             grace=grace,
