@@ -87,7 +87,7 @@ def fault(chance: random.Random, effects: tuple[str, ...], most: int) -> str:
 
 def soak(session: Session, name: str, *, periods: int, per_s: float, seconds: float, seed: int) -> dict[str, float]:
     """One relay, for so many periods."""
-    chance = random.Random(seed)  # noqa: S311 - nothing to guess
+    chance = random.Random(seed)
     make, effects = RELAYS[name]
     figures = dict.fromkeys(("events", "faults", "violated", "unknown"), 0.0)
     workload = partial(orders_steadily, per_s=per_s, seconds=seconds)

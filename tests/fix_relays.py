@@ -98,7 +98,7 @@ def relayed(
     *,
     replicas: int = 1,
     from_log: bool = False,
-    workload: Callable[[Run, Ledger], object] = write_events,
+    workload: Callable[..., object] = write_events,
     whole: bool = True,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),

@@ -22,22 +22,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.drills
 
 FROM_LOG = partial(relayed, relay=cdc.main, from_log=True)
-LOSSES = ("crash-before", "crash-after", "lose-request", "lose-reply")
+CRASHES = ("crash-before", "crash-after")
 
 
 @pytest.mark.parametrize("make", [relayed, partial(relayed, replicas=2), FROM_LOG], ids=["polling", "two", "cdc"])
 def test_every_point(onecharge: Session, make: Make) -> None:
     """Nothing is lost or overtaken at any point of the polling relay, of two of them side by side, of the CDC relay."""
     with make(onecharge) as system:
-        sweep = system.sweep()
-    sweep.require_holds()
-    assert sweep.broken == sweep.selected
+        system.sweep().require_holds()
 
 
 def test_every_recovery_from_the_log(onecharge: Session) -> None:
-    """Nor where the CDC relay is broken once more while it recovers."""
+    """Nor where the CDC relay is killed once more while it recovers."""
     with FROM_LOG(onecharge) as system:
-        system.sweep(depth=2, faults=LOSSES).require_holds()
+        system.sweep(depth=2, faults=CRASHES).require_holds()
 
 
 @pytest.mark.parametrize("effect", ["kafka.produce[key-1]#1", "postgres.write[key-1]#1"])
