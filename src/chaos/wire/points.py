@@ -207,21 +207,21 @@ class Points:
         return sorted(named | self._kin_texts.within(text), key=self._aliases.__getitem__)
 
     def _learn(self, frame: tuple[str, str], contents: tuple[bytes, ...], named: set[str]) -> None:
-        """Note what stands in this frame beside one key alone; forget what did so beside another one.
+        """Note what stands in this frame beside one key alone; forget what did so beside a key that is not here.
 
         What was learnt in frames of this kind is no word on whom this one is about: it may be common to all of them.
         """
         made = {found for piece in contents for found in _ids(piece)} - self._common
         kin = {one: self._kin[one] for one in made & self._kin.keys()}
         sure = named | {one.alias for one in kin.values() if one.learned != frame}
-        if len(sure) != 1:
-            return
-        [alias] = sure
-        for one in [one for one, known in kin.items() if known.alias != alias]:
+        for one in [one for one, known in kin.items() if sure and known.alias not in sure]:
             self._common.add(one)
             del self._kin[one]
             for spelling in _spellings(str(one)):
                 self._kin_texts.discard(spelling)
+        if len(sure) != 1:
+            return
+        [alias] = sure
         for one in made - self._kin.keys() - self._common:
             self._kin[one] = _Kin(alias, frame)
             for spelling in _spellings(str(one)):

@@ -111,6 +111,18 @@ def test_what_is_common_is_no_kin(points: Points) -> None:
     assert arrive(points, "relay", "kafka.produce", TENANT) == []
 
 
+def test_what_is_common_is_seen_in_a_batch_too(points: Points) -> None:
+    """A worker's own token beside one key, then in a frame of the kind about others only, is that key's no longer."""
+    points.name("client-key-c", "key-3")
+    arrive(points, "relay", "postgres.write", "client-key-a", ORDER, TENANT)
+    both = arrive(points, "relay", "postgres.write", "client-key-a", "client-key-b", TENANT)
+    assert both == ["relay~0/postgres.write[key-1]#2", "relay~0/postgres.write[key-2]#1"]
+    others = arrive(points, "relay", "postgres.write", "client-key-b", "client-key-c", TENANT)
+    assert others == ["relay~0/postgres.write[key-2]#2", "relay~0/postgres.write[key-3]#1"]
+    assert arrive(points, "relay", "postgres.write", TENANT) == []
+    assert arrive(points, "relay", "postgres.write", ORDER) == ["relay~0/postgres.write[key-1]#3"]
+
+
 def test_commit_of_offsets_is_about_what_it_covers(points: Points) -> None:
     """A commit of offsets is about the records behind the group's last one; a repeat is about nothing."""
     points.given([("t/0", 4, b"client-key-a"), ("t/0", 5, b"nobody's"), ("t/0", 6, b"client-key-b")])
