@@ -67,10 +67,11 @@ def ours(session: Session, lane: Lane, worker: str) -> Iterator[psutil.Process]:
         "DATABASE_URL": lane.postgres,
         "KAFKA_BOOTSTRAP_SERVERS": lane.kafka,
         "NAMESPACE": f"{lane.name}.{worker}",
+        "RELAY": RELAYS[worker],
         "SLOT": slot(lane, worker),
         "PATH": os.environ["PATH"],
     }
-    process = session.supervisor.spawn(worker, [sys.executable, "-m", "pipeline", worker], env=env)
+    process = session.supervisor.spawn(worker, [sys.executable, "-m", "pipeline", "relay"], env=env)
     try:
         yield psutil.Process(process.pid)
         process.require_running()
@@ -97,6 +98,7 @@ ARMS: dict[str, tuple[Relay, str]] = {
     "debezium": (peer, "debezium"),
     "polling": (partial(ours, worker="relay"), "relay"),
 }
+RELAYS = {"cdc": "cdc", "relay": "polling"}
 SLOTS = ("cdc", "debezium", "recvlogical")
 
 

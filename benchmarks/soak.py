@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.report import arguments, report
 from chaos import Session
-from pipeline.publish import cdc, polling
 from tests.fix_relays import EVENTS, ORDER, SOME, event, relayed
 from tests.twins import delete_before_produce
 
@@ -43,9 +42,9 @@ if TYPE_CHECKING:
     Make = Callable[..., AbstractContextManager[System]]
 
 RELAYS: dict[str, tuple[Make, tuple[str, ...]]] = {
-    "polling": (partial(relayed, relay=polling.main, replicas=2), ("kafka.produce", "postgres.write")),
+    "polling": (partial(relayed, replicas=2), ("kafka.produce", "postgres.write")),
     "twin": (partial(relayed, relay=delete_before_produce.main), ("kafka.produce", "postgres.write")),
-    "cdc": (partial(relayed, relay=cdc.main, from_log=True), ("kafka.produce", "postgres.confirm")),
+    "cdc": (partial(relayed, from_log=True), ("kafka.produce", "postgres.confirm")),
 }
 TWIN = "twin"
 FAULTS = (

@@ -13,7 +13,7 @@ import pipeline
 from chaos import System, Worker, group_drained, no_rows, nothing_lost, one_effect_per_key
 from pipeline.gateway import server as gateway
 from pipeline.process import payment
-from pipeline.publish import polling
+from pipeline.publish import relay as relays
 from pipeline.write import api as orders_api
 from tests.fix_slot import outbox_slot, slot_confirmed
 from tests.twins import newcomer, topic_ledger
@@ -47,7 +47,7 @@ def thin_pipeline(
     consumer: Main = payment.main,
     *,
     api: Main = orders_api.main,
-    relay: Main = polling.main,
+    relay: Main = relays.main,
     replicas: int = 1,
     partitions: int = 1,
     dynamic: bool = False,
@@ -85,7 +85,7 @@ def thin_pipeline(
         member = passing if dynamic else {"GROUP_INSTANCE_ID": "payment-{replica}"}
         workers = [
             Worker("api", api, http=True, env=common),
-            Worker("relay", relay, env=common),
+            Worker("relay", relay, env={**common, "RELAY": "cdc" if from_log else "polling"}),
             Worker("payment", consumer, replicas, env={**common, **member, **env}),
         ]
         published = slot_confirmed() if from_log else no_rows("outbox_pending")

@@ -13,7 +13,7 @@ from chaos import System, Worker, group_drained, no_rows, order_per_key
 from chaos.errors import NotInTime
 from chaos.invariants import Invariant, Violation
 from chaos.waiting import Deadline, wait_until
-from pipeline.publish import polling
+from pipeline.publish import relay as relays
 from tests.fix_pipeline import SCHEMA
 from tests.fix_slot import outbox_slot, slot_confirmed
 from tests.twins import topic_ledger
@@ -94,10 +94,11 @@ def all_events(topic: Ledger) -> Invariant:
 @contextlib.contextmanager
 def relayed(
     session: Session,
-    relay: Callable[[], object] = polling.main,
+    relay: Callable[[], object] = relays.main,
     *,
     replicas: int = 1,
     from_log: bool = False,
+    once: bool = False,
     workload: Callable[..., object] = write_events,
     whole: bool = True,
     grace: float = 1.0,
@@ -110,18 +111,24 @@ def relayed(
         relay: publishes what is in the outbox.
         replicas: of it.
         from_log: whether it is one that reads the log: there is a slot for it.
+        once: whether each event may be on the topic only once; else what comes again has no effect, as with an inbox.
         workload: what is done in each drill, given the topic's ledger; three events of each key that it accepts.
         whole: whether everything has to be published before the topic is judged. One that forgets rows never has.
         grace: as for `System`.
         env: more for the relays.
     """
     with (
-        session.lane(schema=SCHEMA, topics={"orders": 1}) as lane,
+        session.lane(schema=SCHEMA, topics={"orders": 1, "progress": 1}) as lane,
         outbox_slot(lane) if from_log else contextlib.nullcontext(),
     ):
-        told = {"TOPIC": "{topics[orders]}", "GROUP": "{lane}.topic", "COPIES": "no effect"}
+        told = {"TOPIC": "{topics[orders]}", "GROUP": "{lane}.topic", **({} if once else {"COPIES": "no effect"})}
         topic = lane.trusted("topic", topic_ledger.main, ledger="topic.jsonl", key="order_id", env=told)
-        own = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay-{replica}", "SLOT": "{lane}"}
+        own = {
+            "NAMESPACE": "{lane}",
+            "RELAY_NAME": "relay-{replica}",
+            "SLOT": "{lane}",
+            "RELAY": "cdc" if from_log else "polling",
+        }
         published = slot_confirmed() if from_log else no_rows("outbox_pending")
         with System(
             lane,

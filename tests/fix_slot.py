@@ -46,6 +46,8 @@ def slot_confirmed() -> Condition:
     def outstanding(lane: Lane) -> str:
         nonlocal seen
         [(count, end)] = lane.look("select (select count(*) from outbox), pg_current_wal_insert_lsn()::text")
+        if not count:
+            return ""
         if count != seen[0]:  # its commit is in the log, or it could not be seen
             seen = (count, end)
         behind = f"slot_name = '{lane.name}' and confirmed_flush_lsn < '{seen[1]}'"

@@ -45,6 +45,15 @@ if TYPE_CHECKING:
 
 _START_S = 30.0
 _PRODUCE_S = 10.0
+_READ_S = 2.0
+_READER = {
+    "enable.partition.eof": True,
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "fetch.wait.max.ms": 10,
+    "log_level": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,7 @@ class Lane:
         self._processes: list[Process] = []
         self._connection: Any = None
         self._producer: Any = None
+        self._reader: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
         self.on_verdict: Callable[[Told], None] = lambda _verdict: None
         self.shard: Shard | None = None
@@ -207,6 +217,26 @@ class Lane:
             raise ChaosError(f"the topic {topic!r} did not take a message: {error}")
         self.evidence.append(f"log:{taken.topic()}/{taken.partition()}:{taken.offset()}-{taken.offset()}")
 
+    def readable(self, places: Sequence[Any]) -> list[int]:
+        """The partitions of a topic that have a message at or behind the place, for a reader of what is committed.
+
+        `places` are `confluent_kafka.TopicPartition` with an offset. One of which nothing is known in time has.
+        """
+        kafka = confluent_kafka()
+        if self._reader is None:
+            self._reader = kafka.Consumer(
+                {"bootstrap.servers": self.kafka, "group.id": f"{self.name}.reader"} | _READER
+            )
+        self._reader.assign(places)
+        unknown, ended, deadline = {place.partition for place in places}, set[int](), Deadline(_READ_S)
+        while unknown and (message := self._reader.poll(deadline.left)) is not None:
+            first = message.partition() in unknown
+            unknown.discard(message.partition())
+            if first and message.error() is not None and message.error().code() == kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                ended.add(message.partition())
+        self._reader.unassign()
+        return sorted({place.partition for place in places} - ended)
+
     def close(self) -> None:
         """End the lane's workers and its wire, its own connection, and the leases of its ports."""
         for process in self._processes:  # first, as the addresses that it knows will be given to others
@@ -215,6 +245,8 @@ class Lane:
         self.links.close()
         if self._connection is not None:
             self._connection.close()
+        if self._reader is not None:
+            self._reader.close()
         self._producer = None  # it would go on calling at an address that is another's soon
         for port in self._ports.values():
             port.close()

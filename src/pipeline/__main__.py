@@ -7,8 +7,7 @@ from importlib import import_module
 
 WORKERS = {
     "api": "pipeline.write.api",
-    "relay": "pipeline.publish.polling",
-    "cdc": "pipeline.publish.cdc",
+    "relay": "pipeline.publish.relay",
     "payment": "pipeline.process.payment",
     "gateway": "pipeline.gateway.server",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations when the classes are made
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +45,12 @@ class ApiSettings(Postgres, Listener):
     """For `pipeline.write.api`."""
 
 
+class WhichRelay(_FromEnvironment):
+    """For `pipeline.publish.relay`, before it knows which settings to read."""
+
+    relay: Literal["polling", "cdc"] = Field(default="polling", description="polling or cdc")
+
+
 class RelaySettings(Postgres, Kafka):
     """For `pipeline.publish.polling`."""
 
@@ -59,6 +65,8 @@ class CdcSettings(Postgres, Kafka):
 
     slot: str = Field(default="outbox", description="the logical slot to read, such as outbox")
     publication: str = Field(default="outbox", description="what is published of the tables, such as outbox")
+    relay_lease_s: float = Field(default=15, ge=0.2, description="seconds of silence after which a relay is dead")
+    exactly_once: bool = Field(default=False, description="whether Kafka's transactions are used")
 
 
 class ConsumerSettings(Postgres, Kafka):

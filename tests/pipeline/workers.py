@@ -30,7 +30,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATIENCE_S = 20.0
 MAINS = {
     "api": "pipeline.write.api:main",
-    "relay": "pipeline.publish.polling:main",
+    "relay": "pipeline.publish.relay:main",
     "payment": "pipeline.process.payment:main",
     "gateway": "pipeline.gateway.server:main",
 }

@@ -52,5 +52,5 @@ def brother() -> None:
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.cdc:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(ConfirmLastReceived)

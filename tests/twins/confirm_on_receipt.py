@@ -24,5 +24,5 @@ class ConfirmOnReceipt(CdcRelay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.cdc:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(ConfirmOnReceipt)

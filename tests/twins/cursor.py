@@ -32,5 +32,5 @@ class Cursor(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(Cursor)

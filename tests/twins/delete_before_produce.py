@@ -36,5 +36,5 @@ class DeleteBeforeProduce(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(DeleteBeforeProduce)

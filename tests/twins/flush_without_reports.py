@@ -29,5 +29,5 @@ class FlushWithoutReports(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(FlushWithoutReports)

@@ -54,5 +54,5 @@ def brother() -> None:
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(ImpliedDelivery)

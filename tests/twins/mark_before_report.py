@@ -33,5 +33,5 @@ class MarkBeforeReport(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(MarkBeforeReport)

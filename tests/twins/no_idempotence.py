@@ -26,5 +26,5 @@ class NoIdempotence(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(NoIdempotence)

@@ -42,5 +42,5 @@ class SkipLocked(Relay):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.publish.polling:main`."""
+    """Run it in the place of `pipeline.publish.relay:main`."""
     run(SkipLocked)

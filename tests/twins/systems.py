@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.publish import cdc
 from tests.fix_pipeline import thin_pipeline
 from tests.fix_relays import relayed
 from tests.twins import (
@@ -224,7 +223,7 @@ IMPLIED_DELIVERY = Twin(
 
 CONFIRM_ON_RECEIPT = Twin(
     partial(thin_pipeline, relay=confirm_on_receipt.main, from_log=True),
-    partial(thin_pipeline, relay=cdc.main, from_log=True),
+    partial(thin_pipeline, from_log=True),
     LOST,
     ("relay/kafka.produce[key-1]#1:crash-before", "relay/kafka.produce[key-1]#1:crash-late=0.1"),
     only=("relay/kafka.produce",),

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 TABLE = "outbox"
 COLUMNS = Row._fields[:5]
 AT_ONCE, BYTES_AT_ONCE = 2_000, 16 * 1024**2  # so many frames are read, or so much, before rows are produced
-REPORT_S = 1.0  # how long the walsender goes without a word; it would hang up after a minute
+REPORT_S = 1.0  # how long the walsender goes without a word, at most
 QUIET_S, BUSY_S = 0.25, 0.002  # how long one look waits for the slot: with nothing under way, and with something
 
 
@@ -102,7 +102,8 @@ class CdcRelay:
         """Raise `Unavailable` unless the slot is ours and the topic is there."""
         require_topic(self.producer, self._settings, ORDERS)
         self.close()
-        self._stream = Stream(self._settings.database_url, self._settings.slot, self._settings.publication)
+        told = self._settings
+        self._stream = Stream(told.database_url, told.slot, told.publication, told.relay_lease_s)
         self._begin_anew()
 
     def carry(self) -> None:
@@ -114,6 +115,12 @@ class CdcRelay:
         """
         if self._stream is None:
             self.ready()
+        self.look()
+        self.deliver()
+        self._confirm()
+
+    def look(self) -> None:
+        """Read what has come, and no more than we have room for."""
         stream, size = self._reading, 0
         for wait_s in chain([QUIET_S if self.progress.idle else BUSY_S], repeat(0.0, AT_ONCE - 1)):
             frame = stream.receive(wait_s)
@@ -128,10 +135,12 @@ class CdcRelay:
                 size += len(frame.message)
                 if size > BYTES_AT_ONCE:
                     break
-        for row, report in self._taken:
+
+    def deliver(self) -> None:
+        """Hand what was read to the producer."""
+        for row, report in self.taken:
             self._send(row, report)
-        self._taken.clear()
-        self._confirm()
+        self.taken.clear()
 
     def restart(self) -> None:
         """Give the slot up, and wait for what Kafka was sent: none of it may arrive behind what will be sent again."""
@@ -167,7 +176,7 @@ class CdcRelay:
     def _begin_anew(self) -> None:
         self.progress = Progress()
         self._decoder = Decoder()
-        self._taken: list[tuple[Row, Report]] = []
+        self.taken: list[tuple[Row, Report]] = []
         self._transaction = Transaction()
         self._report = self._reporting(self._transaction)
         self._table = 0
@@ -179,17 +188,29 @@ class CdcRelay:
         change = self._decoder.decode(message)
         if isinstance(change, Insert):
             if change.relation.id == self._table:
-                self._transaction.unproven += 1
-                self._taken.append((Row(*self._columns(change.values)), self._report))
+                self.inserted(change)
         elif isinstance(change, Begin):
-            self._transaction = self.progress.begin()
-            self._report = self._reporting(self._transaction)
+            self.began(change)
         elif isinstance(change, Relation):
             if change.name == TABLE:
                 names = [column.name for column in change.columns]
                 self._table, self._columns = change.id, itemgetter(*map(names.index, COLUMNS))
         elif isinstance(change, Commit):
-            self._transaction.end_lsn = change.end_lsn
+            self.committed(change)
+
+    def began(self, _begin: Begin) -> None:
+        """A transaction begins; all of it is there."""
+        self._transaction = self.progress.begin()
+        self._report = self._reporting(self._transaction)
+
+    def inserted(self, row: Insert) -> None:
+        """A row of the outbox."""
+        self._transaction.unproven += 1
+        self.taken.append((Row(*self._columns(row.values)), self._report))
+
+    def committed(self, commit: Commit) -> None:
+        """The end of the transaction."""
+        self._transaction.end_lsn = commit.end_lsn
 
     def _send(self, row: Row, report: Report) -> None:
         """Hand a row to the producer; when it has no room, wait for some."""
@@ -228,7 +249,7 @@ class CdcRelay:
         now = time.monotonic()
         if now >= self.due or stream.confirmed > before:
             stream.report()
-            self.due = now + REPORT_S
+            self.due = now + min(REPORT_S, self._settings.relay_lease_s / 4)
 
     def _new_producer(self) -> Producer:
         return Producer(self.config())
@@ -253,8 +274,3 @@ def run(relay: type[CdcRelay] = CdcRelay) -> None:
         else:
             outage.over()
     publisher.close()
-
-
-def main() -> None:
-    """Run the relay until SIGTERM."""
-    run()

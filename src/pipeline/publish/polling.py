@@ -228,8 +228,3 @@ def run(relay: type[Relay] = Relay) -> None:
         log.error("%s", why)  # noqa: TRY400 - a mistake of the set-up, a traceback would accuse the code
         sys.exit(1)
     publisher.close()
-
-
-def main() -> None:
-    """Run the relay until SIGTERM."""
-    run()

@@ -87,19 +87,26 @@ class Stream:
         url: of the database.
         slot: a logical slot of it, made for pgoutput.
         publication: says which tables, and has to be there.
+        silence_s: how long Postgres goes without a report from us before it gives the slot to others.
 
     Raises:
         Unavailable: the server is away, another connection reads the slot, or something has to be set up first; it
             says what.
     """
 
-    def __init__(self, url: str, slot: str, publication: str) -> None:
+    def __init__(self, url: str, slot: str, publication: str, silence_s: float = 60) -> None:
         self._name = f"Slot {slot!r} of Postgres at {address(url)}"
         self.confirmed = 0
         self.received = 0
         self._heard = time.monotonic()
         try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=3, replication="database")
+            self._connection = psycopg.connect(
+                url,
+                autocommit=True,
+                connect_timeout=3,
+                replication="database",
+                options=f"-c wal_sender_timeout={1000 * silence_s:.0f}",
+            )
         except psycopg.Error as why:
             raise Unavailable(self._name, first_line(why)) from why
         try:

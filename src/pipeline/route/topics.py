@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pipeline.settings import ConsumerSettings, Kafka
 
 ORDERS = "orders"
-PARTITIONS = {ORDERS: 12}  # when a topic is made. More of them later: orders under way go on in another partition
+PROGRESS = "progress"  # how far a relay with transactions has come, by slot: only the last of each counts
+PARTITIONS = {ORDERS: 12, PROGRESS: 1}  # when made. More of them later: orders under way go on in another partition
+TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}}
 
 Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
 
@@ -66,6 +68,18 @@ def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     return config
 
 
+def reader_config(settings: Kafka) -> Config:
+    """For who reads a topic to its end, as far as that is committed, and belongs to no group."""
+    return {
+        **_client_config(settings),
+        "group.id": "nobody",  # has to be there, and is never used
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+    }
+
+
 def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -91,7 +105,8 @@ def require_topic(producer: Producer, settings: Kafka, name: str) -> None:
         raise Unavailable(broker(settings), reason(why.args[0])) from why
     if found.error is not None:
         if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            _create(settings, NewTopic(topic, PARTITIONS[name]))  # with as many replicas as the cluster is set to
+            config = TOPIC_CONFIG.get(name, {})
+            _create(settings, NewTopic(topic, PARTITIONS[name], config=config))  # replicas: as the cluster is set to
         raise Unavailable(broker(settings), f"no topic {topic!r} yet: {reason(found.error)}")
 
 
