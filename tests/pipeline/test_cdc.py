@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pipeline.publish import cdc
 from pipeline.publish.cdc import CdcRelay, Progress, Transaction
 from pipeline.runtime import Unavailable
-from pipeline.settings import CdcSettings
-from tests.fix_slot import dropped
+from tests.pipeline.slots import carried, confirmed, own_slot
 from tests.pipeline.workers import Gate, place, until
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from chaos import Lane
     from pipeline.route.topics import Config
+    from pipeline.settings import CdcSettings
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.randoms())
@@ -58,18 +58,8 @@ def test_what_may_be_confirmed(sizes: list[int], chance: Any) -> None:
 @pytest.fixture
 def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[CdcSettings]:
     """For a relay with a slot, a publication and a topic of its own."""
-    name = f"cdc_{uuid4().hex}"
-    db.execute(f"create publication {name} for table outbox with (publish = 'insert')")
-    db.execute(f"select pg_create_logical_replication_slot('{name}', 'pgoutput')")
-    yield CdcSettings(
-        database_url=lane.postgres,
-        kafka_bootstrap_servers=lane.kafka,
-        namespace=namespace,
-        slot=name,
-        publication=name,
-    )
-    until(lambda: dropped(lane, name))
-    db.execute(f"drop publication {name}")
+    with own_slot(db, lane, namespace) as settings:
+        yield settings
 
 
 @pytest.fixture
@@ -78,28 +68,6 @@ def relay(settings: CdcSettings) -> Iterator[CdcRelay]:
     relay = CdcRelay(settings)
     yield relay
     relay.close()
-
-
-def confirmed(db: psycopg.Connection, settings: CdcSettings) -> int:
-    """What the slot need not send any more."""
-    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
-    return int((db.execute(query, [settings.slot]).fetchone() or (0,))[0])
-
-
-def end_of_log(db: psycopg.Connection) -> int:
-    """Where the next record goes."""
-    return int((db.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone() or (0,))[0])
-
-
-def carried(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
-    """Have everything carried that was committed by now."""
-    end = end_of_log(db)
-
-    def done() -> bool:
-        relay.carry()
-        return confirmed(db, settings) >= end
-
-    until(done)
 
 
 def on_topic(lane: Lane, settings: CdcSettings) -> list[dict[str, Any]]:

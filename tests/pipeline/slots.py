@@ -1,0 +1,58 @@
+"""A CDC relay of one's own in a test: its slot, and whether it has carried what there is."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pipeline.settings import CdcSettings
+from tests.fix_slot import dropped
+from tests.pipeline.workers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from chaos import Lane
+    from pipeline.publish.cdc import CdcRelay
+
+
+@contextlib.contextmanager
+def own_slot(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[CdcSettings]:
+    """For a relay with a slot, a publication and a topic of its own."""
+    name = f"cdc_{uuid4().hex}"
+    db.execute(f"create publication {name} for table outbox with (publish = 'insert')")
+    db.execute(f"select pg_create_logical_replication_slot('{name}', 'pgoutput')")
+    yield CdcSettings(
+        database_url=lane.postgres,
+        kafka_bootstrap_servers=lane.kafka,
+        namespace=namespace,
+        slot=name,
+        publication=name,
+    )
+    until(lambda: dropped(lane, name))
+    db.execute(f"drop publication {name}")
+
+
+def confirmed(db: psycopg.Connection, settings: CdcSettings) -> int:
+    """What the slot need not send any more."""
+    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    return int((db.execute(query, [settings.slot]).fetchone() or (0,))[0])
+
+
+def end_of_log(db: psycopg.Connection) -> int:
+    """Where the next record goes."""
+    return int((db.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone() or (0,))[0])
+
+
+def carried(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
+    """Have everything carried that was committed by now."""
+    end = end_of_log(db)
+
+    def done() -> bool:
+        relay.carry()
+        return confirmed(db, settings) >= end
+
+    until(done)
