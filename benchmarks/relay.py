@@ -34,7 +34,7 @@ from chaos import Session
 from chaos.waiting import Deadline, wait_until
 from pipeline.write.orders import EVENT, ORDER
 from tests.fix_pipeline import SCHEMA
-from tests.fix_slot import PUBLICATION, dropped
+from tests.fix_slot import dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,6 @@ def outbox(session: Session, slots: Sequence[str] = SLOTS) -> Iterator[Lane]:
     """A database with an empty outbox, a topic for each arm, and so many slots."""
     topics = {f"{name}.orders": PARTITIONS for _, name in ARMS.values()}
     with session.lane(schema=SCHEMA, topics=topics) as lane:
-        lane.execute(PUBLICATION)
         for one in slots:
             lane.execute(f"select pg_create_logical_replication_slot('{slot(lane, one)}', 'pgoutput')")
         try:

@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 
     from chaos import Lane
 
-PUBLICATION = """
-    create publication outbox for table outbox (event_id, order_id, seq, type, payload, traceparent)
-    with (publish = 'insert')
-"""
 PATIENCE_S = 10.0
 
 
 @contextlib.contextmanager
 def outbox_slot(lane: Lane) -> Iterator[None]:
     """A slot with the lane's name for what is inserted into the outbox."""
-    lane.execute(PUBLICATION)  # first: what was committed before it was there is passed over
     lane.execute(f"select pg_create_logical_replication_slot('{lane.name}', 'pgoutput')")
     try:
         yield

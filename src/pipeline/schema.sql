@@ -29,11 +29,29 @@ create table if not exists outbox (
     payload      json not null,  -- the whole event, as it will be on the topic, byte for byte
     traceparent  text,  -- of the request that has led to it, in the W3C's format
     created_at   timestamptz not null default now(),
-    published_at timestamptz,  -- set once Kafka has confirmed the event, never before
+    published_at timestamptz,  -- set by a polling relay once Kafka has confirmed the event, never before
+    xid          xid8 not null default pg_current_xact_id(),  -- see relay_progress
     unique (order_id, seq)
 );
 create index if not exists outbox_unpublished on outbox (shard, id) where published_at is null;
 create or replace view outbox_pending as select * from outbox where published_at is null;
+
+-- What relays that read the log have published: everything of transactions older than this one. They mark no rows.
+create table if not exists relay_progress (
+    slot  text primary key,
+    below xid8 not null,
+    at    timestamptz not null default now()
+);
+
+-- What they are sent. It has to be older than their slots, and says nothing of marks and removals.
+do $$
+begin
+    if not exists (select from pg_publication where pubname = 'outbox') then
+        create publication outbox for table outbox (event_id, order_id, seq, type, payload, traceparent)
+            with (publish = 'insert');
+    end if;
+end
+$$;
 
 -- Which polling relays there are. One is taken for dead at `until`, by this server's clock.
 create table if not exists relays (

@@ -11,7 +11,7 @@ from tests.fix_slot import dropped
 from tests.pipeline.workers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
@@ -47,12 +47,17 @@ def end_of_log(db: psycopg.Connection) -> int:
     return int((db.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone() or (0,))[0])
 
 
+def carry_until(relay: CdcRelay, condition: Callable[[], object]) -> None:
+    """Have it look at the slot until `condition` is true."""
+
+    def done() -> object:
+        relay.carry()
+        return condition()
+
+    until(done)
+
+
 def carried(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
     """Have everything carried that was committed by now."""
     end = end_of_log(db)
-
-    def done() -> bool:
-        relay.carry()
-        return confirmed(db, settings) >= end
-
-    until(done)
+    carry_until(relay, lambda: confirmed(db, settings) >= end)

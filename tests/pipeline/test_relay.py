@@ -185,7 +185,7 @@ def test_a_long_past_is_removed_at_once(db: psycopg.Connection, settings: RelayS
     db.execute("update outbox set published_at = 'yesterday'")
     relay = Idle(settings, database)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.publish.polling.REMOVED", 4)
+        patch.setattr("pipeline.publish.outbox.REMOVED", 4)
         left = []
         for _ in range(4):
             relay.publish()

@@ -126,7 +126,7 @@ def test_a_stale_owner_reads_and_marks_nothing(lane: Lane, db: psycopg.Connectio
     stale.mark(db, [Row(event_id, order_id, "order.placed", "{}", None, 1)])
     assert unpublished(db) == [(order_id, 1)]
     db.execute("update outbox set published_at = 'yesterday'")
-    stale._remove(db)
+    stale.remove(db)
     assert db.execute("select count(*) from outbox").fetchall() == [(1,)]
 
 

@@ -8,6 +8,8 @@ nothing is confirmed that Kafka does not have. So: duplicates, never loss, and r
 What is confirmed is the end of a commit, never a place within a transaction. Where nothing is under way, it is what the
 walsender says it has come to, or a quiet outbox would keep the log of a busy database for ever.
 
+Heartbeats (`pipeline.publish.heartbeat`) say what of the outbox is published, and can be removed.
+
 Nothing here waits for Kafka without telling Postgres meanwhile that we are there. When Kafka has no room, no more is
 read, and the walsender waits: memory has a limit.
 """
@@ -23,21 +25,24 @@ from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from pipeline.publish.heartbeat import Heartbeat
 from pipeline.publish.outbox import Row, is_proof
-from pipeline.publish.pgoutput import Begin, Commit, Decoder, Insert, Relation, Undecodable
+from pipeline.publish.pgoutput import Begin, Commit, Decoder, Insert, Message, Relation, Undecodable
 from pipeline.publish.replication import Keepalive, Stream
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
-from pipeline.runtime import Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import CdcSettings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import confluent_kafka
+
     from pipeline.route.topics import Config
 
-    Report = Callable[[KafkaError | None, Message], None]
+    Report = Callable[[KafkaError | None, confluent_kafka.Message], None]
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +101,7 @@ class CdcRelay:
         self.producer = self._new_producer()
         self._stream: Stream | None = None
         self.due = 0.0  # of the next word to the walsender
+        self._heartbeat = Heartbeat(settings, Database(settings.database_url))
         self._begin_anew()
 
     def ready(self) -> None:
@@ -118,6 +124,7 @@ class CdcRelay:
         self.look()
         self.deliver()
         self._confirm()
+        self._heartbeat.beat(self.progress.confirmed)
 
     def look(self) -> None:
         """Read what has come, and no more than we have room for."""
@@ -151,6 +158,7 @@ class CdcRelay:
 
     def close(self) -> None:
         """Leave the slot to others."""
+        self._heartbeat.close()
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -177,12 +185,13 @@ class CdcRelay:
         self.progress = Progress()
         self._decoder = Decoder()
         self.taken: list[tuple[Row, Report]] = []
-        self._transaction = Transaction()
+        self._transaction, self.commit_lsn = Transaction(), 0
         self._report = self._reporting(self._transaction)
         self._table = 0
         self._columns: Callable[[tuple[bytes | None, ...]], tuple[Any, ...]] = itemgetter(0, 0)  # until it is described
         self._failure, self._fatal = "", False
         self.due = 0.0
+        self._heartbeat.begin_anew()
 
     def _take(self, message: bytes) -> None:
         change = self._decoder.decode(message)
@@ -197,9 +206,12 @@ class CdcRelay:
                 self._table, self._columns = change.id, itemgetter(*map(names.index, COLUMNS))
         elif isinstance(change, Commit):
             self.committed(change)
+        elif isinstance(change, Message):
+            self._heartbeat.heard(change, self.commit_lsn)
 
-    def began(self, _begin: Begin) -> None:
+    def began(self, begin: Begin) -> None:
         """A transaction begins; all of it is there."""
+        self.commit_lsn = begin.lsn
         self._transaction = self.progress.begin()
         self._report = self._reporting(self._transaction)
 
@@ -226,7 +238,7 @@ class CdcRelay:
                 return None
 
     def _reporting(self, transaction: Transaction) -> Report:
-        def report(error: KafkaError | None, message: Message) -> None:
+        def report(error: KafkaError | None, message: confluent_kafka.Message) -> None:
             if error is not None:
                 self._failed(error)
             elif self.is_proof(message):

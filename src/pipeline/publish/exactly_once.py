@@ -66,7 +66,7 @@ class ExactlyOnce(CdcRelay):
         self._open = False  # whether a transaction is under way
         self._safe = 0
         self._place = Place()
-        self._commit_lsn = self._row = 0
+        self._row = 0  # of the transaction
 
     def config(self) -> Config:
         """What the producer is told."""
@@ -112,13 +112,13 @@ class ExactlyOnce(CdcRelay):
     def began(self, begin: Begin) -> None:
         """A transaction begins, of which some rows may be there."""
         super().began(begin)
-        self._commit_lsn, self._row = begin.lsn, 0
+        self._row = 0
 
     def inserted(self, row: Insert) -> None:
         """A row of the outbox; nothing is done with one that is there."""
         self._row += 1
-        if not self._place.covers(self._commit_lsn, self._row):
-            self._place = Place(self._place.end_lsn, self._commit_lsn, self._row)
+        if not self._place.covers(self.commit_lsn, self._row):
+            self._place = Place(self._place.end_lsn, self.commit_lsn, self._row)
             super().inserted(row)
 
     def committed(self, commit: Commit) -> None:

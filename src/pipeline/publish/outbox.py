@@ -10,14 +10,20 @@ one behind it was taken, as no broker takes what comes after a gap. One that has
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import psycopg
     from confluent_kafka import KafkaError, Message, Producer
 
     Headers = list[tuple[str, str | bytes | None]]
+
+
+REMOVAL_S = 5.0  # between looks at what is old enough to be removed
+REMOVED = 16_000  # at most, at a time: more than is published between two times, or a backlog would never go
 
 
 class Row(NamedTuple):
@@ -38,6 +44,23 @@ class Row(NamedTuple):
         if self.traceparent is not None:
             headers.append(("traceparent", self.traceparent))
         producer.produce(topic, self.payload, self.order_id, headers=headers, on_delivery=on_delivery)
+
+
+class Removal:
+    """Removes rows that were published long ago, a batch at a time, without a rest while that was not all.
+
+    `statement` is given the size of a batch and what `some` is given.
+    """
+
+    def __init__(self, statement: str) -> None:
+        self._statement = statement
+        self._due = 0.0
+
+    def some(self, connection: psycopg.Connection, *asked: object) -> None:
+        """Remove a batch, if it is time."""
+        if (now := time.monotonic()) >= self._due:
+            removed = connection.execute(self._statement, [REMOVED, *asked]).rowcount
+            self._due = now if removed == REMOVED else now + REMOVAL_S
 
 
 def is_proof(message: Message) -> bool:

@@ -21,14 +21,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
-from pipeline.publish.outbox import Row, is_proof
+from pipeline.publish.outbox import Removal, Row, is_proof
 from pipeline.publish.shards import NameTaken, Shards
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
@@ -44,10 +43,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PER_SHARD = 500  # rows of a round
-REMOVAL_S = 5.0  # between looks at what is old enough to be removed
-REMOVED = 2 * 16 * PER_SHARD  # at most, after a round: more than it can publish, or a backlog would never go
 SESSION = "set synchronous_commit = off; listen outbox"
 
+TAKE_OVER = """
+    update outbox set published_at = now()
+    where published_at is null and xid < (select max(below) from relay_progress)
+"""
 CLAIM = """
     select event_id::text, order_id, type, payload::text, traceparent, seq
     from relays join outbox_shards on owner = name
@@ -108,11 +109,15 @@ class Relay:
         self._producer = self._new_producer()
         self._shards = Shards(settings)
         self._prepared: psycopg.Connection | None = None
-        self._removal = 0.0  # when it is due
+        self._removal = Removal(REMOVE)
 
     def ready(self) -> None:
-        """Raise `Unavailable` unless Postgres knows of us and the topic is there."""
+        """Raise `Unavailable` unless Postgres knows of us and the topic is there.
+
+        What a relay that reads the log has published is marked first, as that one marks nothing.
+        """
         with self._database.connection() as connection:
+            connection.execute(TAKE_OVER)
             self._prepare(connection)
         require_topic(self._producer, self._settings, ORDERS)
 
@@ -128,7 +133,7 @@ class Relay:
             batch = self.claim(connection)
             if batch:
                 reports = self.carry(connection, batch)
-            self._remove(connection)
+            self.remove(connection)
         if batch and reports.failure is not None:
             why = f"took {len(reports.delivered)} of {len(batch)} events: {reason(reports.failure)}"
             raise Unavailable(broker(self._settings), why)
@@ -186,6 +191,10 @@ class Relay:
             order_ids, seqs = [row.order_id for row in rows], [row.seq for row in rows]
             connection.execute(MARK, [order_ids, seqs, self._shards.name, self._shards.token])
 
+    def remove(self, connection: psycopg.Connection) -> None:
+        """Remove some of our shards' rows that were published long ago."""
+        self._removal.some(connection, self._settings.outbox_keep_s, self._shards.name, self._shards.token)
+
     def config(self) -> Config:
         """What the producer is told."""
         return producer_config(self._settings) | {"message.timeout.ms": int(self._settings.relay_lease_s * 500)}
@@ -195,13 +204,6 @@ class Relay:
             connection.execute(SESSION)
             self._prepared = connection
         self._shards.lead(connection)
-
-    def _remove(self, connection: psycopg.Connection) -> None:
-        """Remove some rows that were published long ago; more next time if that was not all."""
-        if (now := time.monotonic()) >= self._removal:
-            asked = [REMOVED, self._settings.outbox_keep_s, self._shards.name, self._shards.token]
-            removed = connection.execute(REMOVE, asked).rowcount
-            self._removal = now if removed == REMOVED else now + REMOVAL_S
 
     def _new_producer(self) -> Producer:
         return Producer(self.config())
