@@ -8,6 +8,8 @@ from importlib import import_module
 WORKERS = {
     "api": "pipeline.write.api",
     "relay": "pipeline.publish.relay",
+    "slot": "pipeline.publish.slot",
+    "watch": "pipeline.publish.watch",
     "payment": "pipeline.process.payment",
     "gateway": "pipeline.gateway.server",
 }

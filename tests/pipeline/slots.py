@@ -6,6 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from pipeline.route.topics import reader_config
 from pipeline.settings import CdcSettings
 from tests.fix_slot import dropped
 from tests.pipeline.workers import until
@@ -17,6 +20,23 @@ if TYPE_CHECKING:
 
     from chaos import Lane
     from pipeline.publish.cdc import CdcRelay
+
+
+def committed(settings: CdcSettings, topic: str) -> list[bytes]:
+    """The messages of a topic with one or two partitions that a reader of what is committed is given."""
+    consumer = Consumer(reader_config(settings))
+    found, ended = [], 0
+    names = next(iter(consumer.list_topics(f"{settings.namespace}.{topic}").topics.values())).partitions
+    consumer.assign([TopicPartition(f"{settings.namespace}.{topic}", number, 0) for number in names])
+    while ended < len(names):
+        message = until(lambda: consumer.poll(0.1))
+        if message.error() is None:
+            found.append(message.value())
+        else:
+            assert message.error().code() == KafkaError._PARTITION_EOF
+            ended += 1
+    consumer.close()
+    return found
 
 
 @contextlib.contextmanager

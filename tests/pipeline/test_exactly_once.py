@@ -9,14 +9,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.publish.exactly_once import TAIL, ExactlyOnce, Place
-from pipeline.route.topics import PROGRESS, producer_config, reader_config, require_topic
+from pipeline.route.topics import PROGRESS, producer_config, require_topic
 from pipeline.runtime import Unavailable
-from tests.pipeline.slots import carried, own_slot
+from tests.pipeline.slots import carried, committed, own_slot
 from tests.pipeline.workers import place, until
 
 if TYPE_CHECKING:
@@ -44,23 +44,6 @@ def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[Cdc
 
         until(there)
         yield settings
-
-
-def committed(settings: CdcSettings, topic: str) -> list[bytes]:
-    """The messages of a topic with one or two partitions that a reader of what is committed is given."""
-    consumer = Consumer(reader_config(settings))
-    found, ended = [], 0
-    names = next(iter(consumer.list_topics(f"{settings.namespace}.{topic}").topics.values())).partitions
-    consumer.assign([TopicPartition(f"{settings.namespace}.{topic}", number, 0) for number in names])
-    while ended < len(names):
-        message = until(lambda: consumer.poll(0.1))
-        if message.error() is None:
-            found.append(message.value())
-        else:
-            assert message.error().code() == KafkaError._PARTITION_EOF
-            ended += 1
-    consumer.close()
-    return found
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())

@@ -31,6 +31,8 @@ PATIENCE_S = 20.0
 MAINS = {
     "api": "pipeline.write.api:main",
     "relay": "pipeline.publish.relay:main",
+    "watch": "pipeline.publish.watch:main",
+    "never_confirms": "tests.twins.never_confirms:main",
     "payment": "pipeline.process.payment:main",
     "gateway": "pipeline.gateway.server:main",
 }

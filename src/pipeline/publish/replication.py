@@ -190,7 +190,9 @@ def explained(why: psycopg.Error, slot: str) -> str:
     if isinstance(why, errors.ObjectInUse):
         return f"another relay reads it ({said})"
     if isinstance(why, errors.UndefinedObject):
-        return f"{said}: run select pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+        return f"{said}: run python -m pipeline slot, with SLOT={slot}"
+    if "invalidated" in said or "can no longer" in said:
+        return f"{said}: run python -m pipeline slot, with SLOT={slot}"
     if "wal_level" in said:
         return f"{said}: run alter system set wal_level = 'logical', and restart Postgres"
     if isinstance(why, errors.InsufficientPrivilege):
