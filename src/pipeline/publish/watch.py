@@ -52,7 +52,7 @@ class State(NamedTuple):
         if self.limit_bytes is None:
             return logging.WARNING, "The slot may fill the disk: set max_slot_wal_keep_size"
         left = (self.safe_bytes or 0) / self.limit_bytes
-        if left >= ENOUGH:
+        if left >= ENOUGH and self.wal_status != "unreserved":
             return None
         who = "its relay is there and confirms nothing" if self.active else "nobody reads it"
         level = logging.ERROR if left < LITTLE or self.wal_status == "unreserved" else logging.WARNING
