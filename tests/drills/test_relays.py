@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.drills
 
 FROM_LOG = partial(relayed, from_log=True)
+LANES = 4  # a relay that recovers waits more than it works
 CRASHES = ("crash-before", "crash-after")
 
 
 @pytest.mark.parametrize("make", [relayed, partial(relayed, replicas=2), FROM_LOG], ids=["polling", "two", "cdc"])
 def test_every_point(onecharge: Session, make: Make) -> None:
     """Nothing is lost or overtaken at any point of the polling relay, of two of them side by side, of the CDC relay."""
-    with make(onecharge) as system:
-        system.sweep().require_holds()
+    with onecharge.lanes(make, LANES) as lanes:
+        lanes.sweep().require_holds()
 
 
 def test_every_recovery_from_the_log(onecharge: Session) -> None:
     """Nor where the CDC relay is killed once more while it recovers."""
-    with FROM_LOG(onecharge) as system:
-        system.sweep(depth=2, faults=CRASHES, only=["relay/kafka.produce"]).require_holds()
+    with onecharge.lanes(FROM_LOG, LANES) as lanes:
+        lanes.sweep(depth=2, faults=CRASHES, only=["relay/kafka.produce"]).require_holds()
 
 
 @pytest.mark.parametrize("effect", ["kafka.produce[key-1]#1", "postgres.write[key-1]#1"])
