@@ -95,11 +95,12 @@ def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
 def require_topic(producer: Producer, settings: Kafka, name: str) -> None:
     """Raise `Unavailable` unless the broker answers and has the topic; one that is missing is made meanwhile.
 
-    Asking has a second use: it makes a new idempotent producer ready in 20 ms, for which librdkafka's own timer takes
-    500 ms.
+    Asking has a second use: it makes a new idempotent producer ready in 20 ms. What is produced before its id is there
+    waits for librdkafka's timer, 500 ms. The id comes behind the first answer, and before the second.
     """
     topic = full_name(settings, name)
     try:
+        producer.list_topics(topic, timeout=2)
         found = producer.list_topics(topic, timeout=2).topics[topic]
     except KafkaException as why:
         raise Unavailable(broker(settings), reason(why.args[0])) from why
