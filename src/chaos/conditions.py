@@ -57,14 +57,15 @@ def group_drained(group: str, topic: str) -> Condition:
             if error.args[0].code() == kafka.KafkaError.GROUP_ID_NOT_FOUND:
                 return f"group {lane.fill(group)} does not exist yet"
             raise
-        behind = {
-            number: end - committed.get(number, 0) for number, end in ends.items() if end > committed.get(number, 0)
-        }
-        same, before = behind == before, behind
+        behind = {number: end - committed.get(number, 0) for number, end in ends.items()}
+        behind = {number: lag for number, lag in behind.items() if lag}
+        same, before = behind == before, dict(behind)
         if same and behind:
-            topic_name = lane.topics[topic]
-            places = [kafka.TopicPartition(topic_name, number, committed.get(number, 0)) for number in behind]
-            behind = {number: behind[number] for number in lane.readable(places)}
+            places = [
+                kafka.TopicPartition(lane.topics[topic], number, ends[number] - behind[number]) for number in behind
+            ]
+            for number in lane.nothing_left(places, ends):
+                del behind[number]
         lag = sum(behind.values())
         if not lag:
             return ""

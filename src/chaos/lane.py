@@ -217,10 +217,10 @@ class Lane:
             raise ChaosError(f"the topic {topic!r} did not take a message: {error}")
         self.evidence.append(f"log:{taken.topic()}/{taken.partition()}:{taken.offset()}-{taken.offset()}")
 
-    def readable(self, places: Sequence[Any]) -> list[int]:
-        """The partitions of a topic that have a message at or behind the place, for a reader of what is committed.
+    def nothing_left(self, places: Sequence[Any], ends: Mapping[int, int]) -> list[int]:
+        """The partitions of a topic with no message between place and end, for a reader of what is committed.
 
-        `places` are `confluent_kafka.TopicPartition` with an offset. One of which nothing is known in time has.
+        `places` are `confluent_kafka.TopicPartition` with an offset. A transaction that is under way may bring one.
         """
         kafka = confluent_kafka()
         if self._reader is None:
@@ -228,14 +228,15 @@ class Lane:
                 {"bootstrap.servers": self.kafka, "group.id": f"{self.name}.reader"} | _READER
             )
         self._reader.assign(places)
-        unknown, ended, deadline = {place.partition for place in places}, set[int](), Deadline(_READ_S)
+        unknown, empty, deadline = {place.partition for place in places}, list[int](), Deadline(_READ_S)
         while unknown and (message := self._reader.poll(deadline.left)) is not None:
-            first = message.partition() in unknown
-            unknown.discard(message.partition())
-            if first and message.error() is not None and message.error().code() == kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                ended.add(message.partition())
+            number, error = message.partition(), message.error()
+            at_end = error is not None and error.code() == kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - its public name
+            if number in unknown and at_end and message.offset() >= ends[number]:
+                empty.append(number)
+            unknown.discard(number)
         self._reader.unassign()
-        return sorted({place.partition for place in places} - ended)
+        return empty
 
     def close(self) -> None:
         """End the lane's workers and its wire, its own connection, and the leases of its ports."""

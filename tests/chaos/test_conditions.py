@@ -1,0 +1,82 @@
+"""When there is nothing left to do, as the servers say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from chaos import group_drained
+from chaos.waiting import Deadline, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chaos import Lane, Session
+
+PATIENCE_S = 10.0
+
+
+@pytest.fixture
+def lane(onecharge: Session) -> Iterator[Lane]:
+    """A topic of one partition."""
+    with onecharge.lane(topics={"t": 1}) as lane:
+        yield lane
+
+
+@pytest.fixture
+def producer(lane: Lane) -> Any:
+    """A producer with transactions."""
+    producer = Producer({"bootstrap.servers": lane.kafka, "transactional.id": lane.name, "log_level": 0})
+    producer.init_transactions(PATIENCE_S)
+    producer.begin_transaction()
+    return producer
+
+
+def produce(lane: Lane, producer: Producer, count: int) -> None:
+    """Put messages on the topic, in the transaction."""
+    for _ in range(count):
+        producer.produce(lane.topics["t"], b"x")
+    producer.flush()
+
+
+def commit(lane: Lane, offset: int) -> None:
+    """Commit an offset as the group."""
+    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": f"{lane.name}.g"})
+    consumer.commit(offsets=[TopicPartition(lane.topics["t"], 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+def outstanding(lane: Lane) -> str:
+    """What the condition says when it has looked often enough."""
+    condition = group_drained("{lane}.g", "t")
+    condition.outstanding(lane)
+    return condition.outstanding(lane)
+
+
+def test_the_end_of_a_transaction_is_no_message(lane: Lane, producer: Producer) -> None:
+    """A group that has committed every message is drained, though the transaction's end has an offset too."""
+    produce(lane, producer, 2)
+    producer.commit_transaction(PATIENCE_S)
+    commit(lane, 1)
+    assert "2 messages behind" in outstanding(lane)
+    commit(lane, 2)
+    wait_until("it to be drained", lambda: not outstanding(lane), Deadline(PATIENCE_S))
+
+
+def test_what_was_given_up_is_no_message(lane: Lane, producer: Producer) -> None:
+    """Messages of a transaction that was aborted are given to nobody."""
+    commit(lane, 0)
+    produce(lane, producer, 2)
+    producer.abort_transaction(PATIENCE_S)
+    wait_until("it to be drained", lambda: not outstanding(lane), Deadline(PATIENCE_S))
+
+
+def test_a_transaction_under_way_may_bring_messages(lane: Lane, producer: Producer) -> None:
+    """Where one is open, nobody can say that there is nothing left."""
+    commit(lane, 0)
+    produce(lane, producer, 2)
+    assert "2 messages behind" in outstanding(lane)
+    producer.commit_transaction(PATIENCE_S)
+    assert "3 messages behind" in outstanding(lane)
