@@ -130,6 +130,7 @@ class Relay:
         """
         with self._database.connection() as connection:
             self._prepare(connection)
+            list(connection.notifies(timeout=0))  # told of what we are about to see
             batch = self.claim(connection)
             if batch:
                 reports = self.carry(connection, batch)
