@@ -118,7 +118,7 @@ def relayed(
         env: more for the relays.
     """
     with (
-        session.lane(schema=SCHEMA, topics={"orders": 1, "progress": 1}) as lane,
+        session.lane(schema=SCHEMA, topics={"orders": 1}) as lane,
         outbox_slot(lane) if from_log else contextlib.nullcontext(),
     ):
         told = {"TOPIC": "{topics[orders]}", "GROUP": "{lane}.topic", **({} if once else {"COPIES": "no effect"})}

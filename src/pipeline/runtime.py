@@ -22,7 +22,7 @@ import uvicorn
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop  # these three are what uvicorn would otherwise import only in the forked child
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import IdleInTransactionSessionTimeout
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Database:
         """A connection that works as far as we know. A failure drops it and surfaces as `Unavailable`."""
         try:
             yield self._connected()
-        except (psycopg.OperationalError, IdleInTransactionSessionTimeout) as why:
+        except (psycopg.OperationalError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction) as why:
             self.close()
             raise Unavailable(self._name, first_line(why)) from why
 
@@ -150,7 +150,16 @@ class Database:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=3, options=DEADLINES)
+            self._connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=3,
+                options=DEADLINES,
+                keepalives_idle=3,  # a network that swallows everything says nothing; the default waits for hours
+                keepalives_interval=1,
+                keepalives_count=3,
+                tcp_user_timeout=5_000,
+            )
         return self._connection
 
 

@@ -37,11 +37,17 @@ create index if not exists outbox_unpublished on outbox (shard, id) where publis
 create or replace view outbox_pending as select * from outbox where published_at is null;
 
 -- What relays that read the log have published: everything of transactions older than this one. They mark no rows.
+-- Transactions are numbered by a server, and anew where it is restored: who has counted them is noted with it.
 create table if not exists relay_progress (
-    slot  text primary key,
-    below xid8 not null,
-    at    timestamptz not null default now()
+    slot   text primary key,
+    below  xid8 not null,
+    server text not null
+        default (pg_control_system()).system_identifier || '/' || (pg_control_checkpoint()).timeline_id,
+    at     timestamptz not null default now()
 );
+create or replace view published_below as
+    select slot, below from relay_progress
+    where server = (pg_control_system()).system_identifier || '/' || (pg_control_checkpoint()).timeline_id;
 
 -- What they are sent. It has to be older than their slots, and says nothing of marks and removals.
 do $$
@@ -97,7 +103,7 @@ $$;
 -- COMMIT, so nobody is told where none of them is.
 create or replace function wake_relays() returns trigger language plpgsql as $$
 begin
-    perform pg_notify('outbox', '') where exists (select from relays);
+    perform pg_notify('outbox', '') where exists (select from relays where until > clock_timestamp());
     return null;
 end
 $$;

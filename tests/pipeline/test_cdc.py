@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.publish import cdc
 from pipeline.publish.cdc import CdcRelay, Progress, Transaction
 from pipeline.runtime import Unavailable
-from tests.pipeline.slots import carried, confirmed, own_slot
+from pipeline.write.orders import EVENT
+from tests.pipeline.slots import carried, carry_until, confirmed, end_of_log, own_slot
 from tests.pipeline.workers import Gate, place, until
 
 if TYPE_CHECKING:
@@ -209,3 +211,58 @@ def test_kafka_is_away(db: psycopg.Connection, lane: Lane, settings: CdcSettings
     carried(db, settings, relay)
     relay.close()
     assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2, 3]
+
+
+def test_nothing_overtakes_what_is_refused(
+    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay
+) -> None:
+    """An event that the producer does not take is behind everything that is on the topic."""
+    order_id = place(db, 1)
+    carried(db, settings, relay)
+    event = {"order_id": order_id, "event_id": str(uuid4()), "seq": 2, "type": "order.placed", "traceparent": None}
+    db.execute(EVENT, event | {"payload": json.dumps("x" * 2_000_000)})
+    db.execute(EVENT, event | {"event_id": str(uuid4()), "seq": 3, "payload": "{}"})
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+            carried(db, settings, relay)
+        relay.restart()
+    assert [event["seq"] for event in on_topic(lane, settings)] == [1]
+
+
+class Impatient(CdcRelay):
+    """A relay whose messages are given up after some seconds."""
+
+    def config(self) -> Config:
+        """The usual, but for that."""
+        return super().config() | {"message.timeout.ms": 4_000}
+
+
+def test_nothing_overtakes_when_kafka_is_back(
+    db: psycopg.Connection, lane: Lane, settings: CdcSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an event was given up in an outage, those behind it are not sent before it is sent again."""
+    monkeypatch.setattr(cdc, "require_topic", lambda *_: None)
+    host, port = lane.kafka.split(":")
+    gate = Gate(host, int(port))
+    relay = Impatient(settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{gate.port}"}))
+    order_id = place(db, 1)
+    began = time.monotonic()
+    carry_until(relay, lambda: time.monotonic() > began + 3.5)
+    event = {"order_id": order_id, "event_id": str(uuid4()), "seq": 2, "type": "order.placed", "traceparent": None}
+    db.execute(EVENT, event | {"payload": json.dumps({"seq": 2, "order_id": order_id})})
+    end = end_of_log(db)
+    with pytest.raises(Unavailable, match="timed out"):
+        carry_until(relay, lambda: False)
+    gate.open()
+    relay.restart()
+
+    def everything() -> bool:
+        try:
+            relay.carry()
+        except Unavailable:  # its patience is short for a new connection
+            relay.restart()
+        return confirmed(db, settings) >= end
+
+    until(everything)
+    relay.close()
+    assert [event["seq"] for event in on_topic(lane, settings)] == [1, 2]

@@ -13,11 +13,17 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.publish.exactly_once import TAIL, ExactlyOnce, Place
+from pipeline.publish.exactly_once import ExactlyOnce, Place
 from pipeline.route.topics import PROGRESS, producer_config, require_topic
 from pipeline.runtime import Unavailable
 from tests.pipeline.slots import carried, committed, own_slot
 from tests.pipeline.workers import place, until
+
+MORE = """
+    insert into outbox (event_id, order_id, seq, type, payload)
+    select gen_random_uuid(), order_id, n, 'more', payload
+    from orders, (values (%s, %s::json), (%s, %s::json)) as event (n, payload)
+"""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +37,24 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[CdcSettings]:
-    """For a relay with a slot, a publication and a topic of its own."""
+    """For a relay with a slot, a publication and topics of its own."""
     with own_slot(db, lane, namespace) as settings:
         producer = Producer(producer_config(settings))
 
         def there() -> bool:
             try:
-                require_topic(producer, settings, PROGRESS)
+                require_topic(producer, settings, progress(settings), of=PROGRESS)
             except Unavailable:  # it is being made
                 return False
             return True
 
         until(there)
         yield settings
+
+
+def progress(settings: CdcSettings) -> str:
+    """The topic on which it says how far it has come."""
+    return f"{PROGRESS}.{settings.slot}"
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
@@ -55,7 +66,7 @@ def test_what_is_sent_again_is_passed_over(sizes: list[int], data: st.DataObject
     for number, (commit_lsn, end_lsn, row) in enumerate(log[:seen]):
         whole = number + 1 == len(log) or log[number + 1][0] != commit_lsn
         ended = whole and (number + 1 < seen or data.draw(st.booleans()))  # the end may not have been read yet
-        place = Place(end_lsn) if ended else Place(place.end_lsn, commit_lsn, row)
+        place = Place("", end_lsn) if ended else Place("", place.end_lsn, commit_lsn, row)
     assert [place.covers(commit_lsn, row) for commit_lsn, _, row in log] == [n < seen for n in range(len(log))]
 
 
@@ -69,7 +80,7 @@ def test_a_large_transaction_goes_on_where_it_was(
         for _ in range(10):
             place(db, 1, 2, 3)
     with closing(ExactlyOnce(settings)) as relay:
-        while len(committed(settings, PROGRESS)) < looks:
+        while len(committed(settings, progress(settings))) < looks:
             relay.carry()
     assert 0 < len(committed(settings, "orders")) < 30
     with closing(ExactlyOnce(settings)) as relay:
@@ -83,42 +94,67 @@ def test_a_large_transaction_goes_on_where_it_was(
 
 def test_a_predecessor_is_fenced(db: psycopg.Connection, settings: CdcSettings) -> None:
     """What a relay has sent and not committed when the next one begins is never seen, and it is told."""
-    place(db, 1)
     first = ExactlyOnce(settings)
     first.ready()
-    while not first.taken:
-        first.look()
-    first.close()  # as if Postgres had given the slot to another
+    first.producer.begin_transaction()
+    first.producer.produce(f"{settings.namespace}.orders", "of a zombie")
+    first.producer.flush()
+    first.close()  # as when Postgres has given the slot to another
+    place(db, 1)
     with closing(ExactlyOnce(settings)) as second:
         carried(db, settings, second)
     with pytest.raises(Unavailable, match=r"FENCED|INVALID_PRODUCER_EPOCH"):
-        first.deliver()
+        first._in_kafka(first.producer.commit_transaction)
     assert len(committed(settings, "orders")) == 1
 
 
-def test_others_places_are_not_ours(db: psycopg.Connection, settings: CdcSettings) -> None:
-    """The last word about our slot counts, however much was said about other slots since."""
+@pytest.mark.parametrize(
+    "place", [Place("another/1", 1), Place("", 1 << 62)], ids=["another server", "one that was set back"]
+)
+def test_places_in_another_log_are_noticed(db: psycopg.Connection, settings: CdcSettings, place: Place) -> None:
+    """Where the place was counted by another server, or by this one's future, nothing is passed over, ever."""
+    with closing(ExactlyOnce(settings)) as relay:
+        carried(db, settings, relay)
+        told = place._replace(server=place.server or relay._reading.server)
+    producer = Producer(producer_config(settings))
+    producer.produce(f"{settings.namespace}.{progress(settings)}", json.dumps(told), settings.slot, partition=0)
+    producer.flush()
+    with closing(ExactlyOnce(settings)) as relay:
+        for _ in range(2):  # and it is said again, not that the producer is in no state for it
+            with pytest.raises(Unavailable, match=r"was read to \d+ of server .*Make a slot of another name"):
+                relay.ready()
+
+
+class Hopeful(ExactlyOnce):
+    """A relay to which no report is a proof."""
+
+    @staticmethod
+    def is_proof(_message: object) -> bool:
+        """None is."""
+        return False
+
+
+def test_what_is_not_proven_is_not_committed(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """Where a report is no proof, neither event nor place is committed; the next relay has it on the topic."""
+    place(db, 1)
+    with closing(Hopeful(settings)) as relay, pytest.raises(Unavailable, match="concluded from the next one"):
+        carried(db, settings, relay)
+    with closing(ExactlyOnce(settings)) as relay:
+        carried(db, settings, relay)
+    assert len(committed(settings, "orders")) == 1
+
+
+def test_what_is_refused_is_not_passed_over(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """An event that the producer does not take is never behind the place: it comes again, and nothing overtakes it."""
     place(db, 1)
     with closing(ExactlyOnce(settings)) as relay:
         carried(db, settings, relay)
-    producer = Producer(producer_config(settings))
-    for _ in range(3 * TAIL):
-        producer.produce(f"{settings.namespace}.{PROGRESS}", json.dumps(Place(1)), "another slot", partition=0)
-    producer.flush()
-    [said, *_] = committed(settings, PROGRESS)
-    assert ExactlyOnce(settings).read_place() == Place(*json.loads(said))
-
-
-def test_a_database_that_was_set_back_is_noticed(settings: CdcSettings) -> None:
-    """Where Postgres has not come as far as Kafka says, nothing is passed over, and the error says what to do."""
-    producer = Producer(producer_config(settings))
-    producer.produce(f"{settings.namespace}.{PROGRESS}", json.dumps(Place(1 << 62)), settings.slot, partition=0)
-    producer.flush()
-    with (
-        closing(ExactlyOnce(settings)) as relay,
-        pytest.raises(Unavailable, match=r"it is another one, or was set back\. Make a slot of another name"),
-    ):
-        relay.ready()
+        db.execute(MORE, [2, json.dumps("x" * 2_000_000), 3, "{}"])
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+                carried(db, settings, relay)
+            relay.restart()
+    assert len(committed(settings, "orders")) == 1
 
 
 @pytest.mark.parametrize("exactly_once", ["0", "1"])
@@ -139,4 +175,4 @@ def test_the_environment_says_which_relay(
     place(db, 1)
     until(lambda: committed(settings, "orders"))
     assert relay.ended() == 0
-    assert len(committed(settings, PROGRESS)) == int(exactly_once)
+    assert len(committed(settings, progress(settings))) == int(exactly_once)

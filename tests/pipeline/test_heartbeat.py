@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.route.topics import Config
     from pipeline.settings import CdcSettings
 
-PUBLISHED = "select order_id from outbox where xid < (select below from relay_progress) order by id"
+PUBLISHED = "select order_id from outbox where xid < (select below from published_below) order by id"
 
 
 @pytest.fixture
@@ -88,6 +88,33 @@ def test_published_rows_are_removed_when_they_are_old(db: psycopg.Connection, se
         for _ in range(5):
             relay.carry()
     assert db.execute("select order_id from outbox").fetchall() == [(young,)]
+
+
+def test_another_servers_count_means_nothing(
+    db: psycopg.Connection, lane: Lane, settings: CdcSettings, namespace: str
+) -> None:
+    """What a restored table says of transactions that another server has numbered marks no row."""
+    place(db, 1)
+    db.execute("insert into relay_progress (slot, below, server) values (%s, '1000000', 'another/1')", [settings.slot])
+    told = RelaySettings(database_url=lane.postgres, kafka_bootstrap_servers=lane.kafka, namespace=namespace)
+    with closing(Database(lane.postgres)) as database:
+        polling = Relay(told, database)
+        polling.ready()
+        assert polling.publish() == 1
+    with closing(CdcRelay(settings)) as relay:
+        carry_until(relay, lambda: db.execute("select from published_below").fetchall())
+
+
+@pytest.mark.parametrize(("prefix", "content"), [("outbox", "1"), ("onecharge.heartbeat", "a million")])
+def test_others_messages_are_no_heartbeats(
+    db: psycopg.Connection, settings: CdcSettings, prefix: str, content: str
+) -> None:
+    """What somebody else has put into the log, or into our mouth, is passed over."""
+    with closing(CdcRelay(settings.model_copy(update={"heartbeat_s": 3600.0}))) as relay:
+        db.execute("select pg_logical_emit_message(true, %s, %s)", [prefix, content])
+        carried(db, settings, relay)
+        relay.carry()
+        assert relay._heartbeat._below is None
 
 
 def test_a_polling_relay_takes_over(db: psycopg.Connection, lane: Lane, settings: CdcSettings, namespace: str) -> None:

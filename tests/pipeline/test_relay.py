@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -128,6 +129,22 @@ def test_a_row_that_commits_late_is_not_skipped(
         assert relay.publish() == 1
     assert relay.publish() == 1
     assert unpublished(db) == []
+
+
+def test_nothing_overtakes_what_is_refused(
+    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database, namespace: str
+) -> None:
+    """An event that the producer does not take holds back its order's next one, and no other order's."""
+    order_id = place(db, 1, 2)
+    db.execute("update outbox set payload = to_json(repeat('x', 2000000)) where seq = 1")
+    other = place(db, 1)
+    relay = Relay(settings, database)
+    for _ in range(3):
+        with contextlib.suppress(Unavailable):
+            relay.publish()
+    assert unpublished(db) == [(order_id, 1), (order_id, 2)]
+    [message] = messages(lane, f"{namespace}.orders", 1)
+    assert message.key() == other.encode()
 
 
 def test_a_row_is_published_as_soon_as_it_is_committed(

@@ -150,8 +150,12 @@ class CdcRelay:
         self.taken.clear()
 
     def restart(self) -> None:
-        """Give the slot up, and wait for what Kafka was sent: none of it may arrive behind what will be sent again."""
+        """Give the slot up, and wait for what Kafka was sent: none of it may arrive behind what will be sent again.
+
+        What was not sent yet is dropped: behind something that failed it would arrive first.
+        """
         self.close()
+        self.producer.purge(in_flight=False)
         self.producer.flush()
         if self._fatal:
             self.producer = self._new_producer()
@@ -230,12 +234,13 @@ class CdcRelay:
             try:
                 row.produce(self.producer, self._topic, report)
             except BufferError:
-                self.producer.poll(BUSY_S)
+                self.poll(BUSY_S)
                 self._confirm()
-            except KafkaException as refused:
-                return self._failed(refused.args[0])
+            except KafkaException as refused:  # what comes behind it would overtake it
+                self._failed(refused.args[0])
+                self._confirm()
             else:
-                return None
+                return
 
     def _reporting(self, transaction: Transaction) -> Report:
         def report(error: KafkaError | None, message: confluent_kafka.Message) -> None:
@@ -248,12 +253,19 @@ class CdcRelay:
 
         return report
 
+    def poll(self, seconds: float) -> None:
+        """Hear what Kafka has answered. A producer that will never work again says so by an exception of its own."""
+        try:
+            self.producer.poll(seconds)
+        except KafkaException as why:
+            self._failed(why.args[0])
+
     def _failed(self, error: KafkaError) -> None:
         self._failure, self._fatal = reason(error), self._fatal or is_fatal(error)
 
     def _confirm(self) -> None:
         """Look at the delivery reports, and tell Postgres what they prove."""
-        self.producer.poll(0)
+        self.poll(0)
         if self._failure:
             raise Unavailable(broker(self._settings), f"did not take every event: {self._failure}")
         stream, before = self._reading, self._reading.confirmed

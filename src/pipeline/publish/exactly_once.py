@@ -22,12 +22,11 @@ import json
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from pipeline.publish.cdc import CdcRelay
+from pipeline.publish.cdc import BUSY_S, CdcRelay, Transaction
 from pipeline.route.topics import PROGRESS, broker, full_name, reader_config, reason, require_topic
-from pipeline.runtime import Unavailable, address, first_line
+from pipeline.runtime import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +37,18 @@ if TYPE_CHECKING:
     from pipeline.settings import CdcSettings
 
 TRANSACTION_MS = 10_000
-STEP_S = 0.5  # how long Kafka is waited for before Postgres hears that we are there
+STEP_S = 0.2  # how long Kafka is waited for before Postgres hears that we are there
 PATIENCE_S = 10.0
 TAIL = 64  # messages of the progress topic that are looked at first
-WRITTEN = "select pg_current_wal_insert_lsn() - '0/0'"
 
 
 class Place(NamedTuple):
-    """Everything that ends at `end_lsn` or before it, and so many `rows` of what is committed at `commit_lsn`."""
+    """Everything that ends at `end_lsn` or before it, and so many `rows` of what is committed at `commit_lsn`.
 
+    Places are counted by a server: in the log of another one, or of one that was set back, they mean nothing.
+    """
+
+    server: str = ""
     end_lsn: int = 0
     commit_lsn: int = 0
     rows: int = 0
@@ -61,7 +63,7 @@ class ExactlyOnce(CdcRelay):
 
     def __init__(self, settings: CdcSettings) -> None:
         super().__init__(settings)
-        self._progress = full_name(settings, PROGRESS)
+        self._progress = f"{PROGRESS}.{settings.slot}"  # its own: another's open transaction would hide its end
         self._fresh = True  # the producer has no transactions yet
         self._open = False  # whether a transaction is under way
         self._safe = 0
@@ -75,11 +77,12 @@ class ExactlyOnce(CdcRelay):
 
     def ready(self) -> None:
         """Raise `Unavailable` unless slot and topics are ours; read how far somebody has come."""
-        require_topic(self.producer, self._settings, PROGRESS)
+        if not self._fresh:
+            self.restart()
+        require_topic(self.producer, self._settings, self._progress, of=PROGRESS)
         super().ready()
-        self._open, self._safe = False, 0
+        self._open, self._safe, self._fresh = False, 0, False
         self._in_kafka(self.producer.init_transactions)
-        self._fresh = False
         self._place = self.read_place()
 
     def restart(self) -> None:
@@ -90,16 +93,24 @@ class ExactlyOnce(CdcRelay):
             self._fresh = True
 
     def deliver(self) -> None:
-        """Have what was read, and the place, on the topics, both or none."""
+        """Have what was read, and the place, on the topics, both or none.
+
+        The transaction is ended only when each of its messages is proven to be there: Kafka commits the others, too.
+        """
         if not self.taken:
             return
         self._open = True
         try:
             self.producer.begin_transaction()
+            super().deliver()
+            topic, report = full_name(self._settings, self._progress), self._reporting(Transaction())
+            self.producer.produce(topic, json.dumps(self._place), self._settings.slot, partition=0, on_delivery=report)
         except KafkaException as why:
             raise Unavailable(broker(self._settings), reason(why.args[0])) from why
-        super().deliver()
-        self.producer.produce(self._progress, json.dumps(self._place), self._settings.slot, partition=0)
+        while len(self.producer):
+            self.poll(BUSY_S)
+            self._confirm()
+        self._confirm()
         self._in_kafka(self.producer.commit_transaction)
         self._open = False
 
@@ -118,60 +129,51 @@ class ExactlyOnce(CdcRelay):
         """A row of the outbox; nothing is done with one that is there."""
         self._row += 1
         if not self._place.covers(self.commit_lsn, self._row):
-            self._place = Place(self._place.end_lsn, self.commit_lsn, self._row)
+            self._place = Place(self._place.server, self._place.end_lsn, self.commit_lsn, self._row)
             super().inserted(row)
 
     def committed(self, commit: Commit) -> None:
         """The end of the transaction."""
         super().committed(commit)
         if commit.end_lsn > self._place.end_lsn:
-            self._place = Place(commit.end_lsn)
+            self._place = Place(self._place.server, commit.end_lsn)
 
     def read_place(self) -> Place:
-        """What the last transaction in Kafka says about this slot.
+        """What the last transaction in Kafka says.
 
         Raises:
-            Unavailable: Kafka or Postgres does not answer, or Postgres has not come so far: it is another one, or was
-                set back.
+            Unavailable: Kafka does not answer, or another server has counted; or this one, before it was set back.
         """
-        place = self._last_place()
-        try:
-            with psycopg.connect(self._settings.database_url, connect_timeout=3) as connection:
-                [[written]] = connection.execute(WRITTEN).fetchall()
-        except psycopg.Error as why:
-            raise Unavailable(f"Postgres at {address(self._settings.database_url)}", first_line(why)) from why
-        if place.end_lsn > written:
-            topic = f"Topic {self._progress!r}"
-            read = f"slot {self._settings.slot!r} was read to {place.end_lsn}, Postgres has written {written}"
-            raise Unavailable(topic, f"{read}: it is another one, or was set back. Make a slot of another name")
-        return place
-
-    def _last_place(self) -> Place:
+        stream, found = self._reading, Place()
         consumer = Consumer(reader_config(self._settings))
+        topic = TopicPartition(full_name(self._settings, self._progress), 0)
         try:
-            low, end = consumer.get_watermark_offsets(TopicPartition(self._progress, 0), timeout=PATIENCE_S)
-            for back in (TAIL, TAIL**2, end):
+            low, end = consumer.get_watermark_offsets(topic, timeout=PATIENCE_S)
+            for back in (TAIL, TAIL**2, end):  # the ends of transactions have offsets too
                 found = self._last_behind(consumer, max(low, end - back))
-                if found is not None or end - back <= low:
+                if found.server or end - back <= low:
                     break
         except KafkaException as why:
             raise Unavailable(broker(self._settings), reason(why.args[0])) from why
         finally:
             consumer.close()
-        return found or Place()
+        if found.server and (found.server != stream.server or found.end_lsn > stream.written):
+            read = f"Slot {self._settings.slot!r} was read to {found.end_lsn} of server {found.server}"
+            is_now = f"this is {stream.server} and has written {stream.written}. Make a slot of another name"
+            raise Unavailable(read, is_now)
+        return found._replace(server=stream.server)
 
-    def _last_behind(self, consumer: Consumer, begin: int) -> Place | None:
-        """The last place of our slot from this offset on."""
-        consumer.assign([TopicPartition(self._progress, 0, begin)])
-        found = None
+    def _last_behind(self, consumer: Consumer, begin: int) -> Place:
+        """The last place from this offset on; an empty one if there is none."""
+        consumer.assign([TopicPartition(full_name(self._settings, self._progress), 0, begin)])
+        found = Place()
         while (message := consumer.poll(PATIENCE_S)) is not None:
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 return found
             if error is not None:
                 raise KafkaException(error)
-            if message.key() == self._settings.slot.encode():
-                found = Place(*json.loads(message.value() or b""))
+            found = Place(*json.loads(message.value() or b""))
         raise Unavailable(broker(self._settings), f"did not show the end of {self._progress!r} in {PATIENCE_S:g} s")
 
     def _in_kafka(self, step: Callable[[float], object]) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pipeline.runtime import Database
     from pipeline.settings import CdcSettings
 
-PREFIX = "outbox"
+PREFIX = "onecharge.heartbeat"
 BEAT = """
     with kept as (
-        insert into relay_progress select %(slot)s, %(below)s::xid8 where %(below)s::xid8 is not null
-        on conflict (slot) do update set below = excluded.below, at = now()
+        insert into relay_progress (slot, below) select %(slot)s, %(below)s::xid8 where %(below)s::xid8 is not null
+        on conflict (slot) do update set below = excluded.below, server = excluded.server, at = now()
     )
     select pg_logical_emit_message(true, %(prefix)s, pg_snapshot_xmin(pg_current_snapshot())::text)
 """
@@ -52,12 +52,13 @@ class Heartbeat:
         self._database.close()
 
     def begin_anew(self) -> None:
-        """What was not confirmed comes again."""
+        """What was not confirmed comes again, perhaps from another server."""
         self._heard.clear()
+        self._below = None
 
     def heard(self, message: Message, commit_lsn: int) -> None:
         """A message has come in a transaction that was committed there."""
-        if message.transactional and message.prefix == PREFIX:
+        if message.transactional and message.prefix == PREFIX and message.content.isdigit():
             self._heard.append((commit_lsn, message.content.decode()))
 
     def beat(self, confirmed: int) -> None:

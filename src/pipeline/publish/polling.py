@@ -34,7 +34,7 @@ from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RelaySettings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     import psycopg
 
@@ -42,12 +42,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROOM_S = 0.05  # between looks whether the producer has room
 PER_SHARD = 500  # rows of a round
 SESSION = "set synchronous_commit = off; listen outbox"
 
 TAKE_OVER = """
     update outbox set published_at = now()
-    where published_at is null and xid < (select max(below) from relay_progress)
+    where published_at is null and xid < (select max(below) from published_below)
 """
 CLAIM = """
     select event_id::text, order_id, type, payload::text, traceparent, seq
@@ -165,8 +166,10 @@ class Relay:
 
     def send(self, batch: Iterable[Row]) -> Reports:
         """Hand the batch to the producer. What becomes of it is in the reports once they were awaited."""
-        reports = Reports()
+        reports, refused = Reports(), set[str | bytes]()
         for row in batch:
+            if row.order_id in refused:  # what comes behind what was not sent would overtake it
+                continue
 
             def report(error: KafkaError | None, message: Message, event_id: str | bytes = row.event_id) -> None:
                 if error is not None:
@@ -175,14 +178,26 @@ class Relay:
                     reports.delivered.add(event_id)
 
             try:
-                row.produce(self._producer, self._topic, report)
-            except KafkaException as refused:
-                reports.failure = refused.args[0]  # and no report will come
+                self._produce(row, report)
+            except KafkaException as why:
+                reports.failure = why.args[0]  # and no report will come
+                refused.add(row.order_id)
         return reports
+
+    def _produce(self, row: Row, report: Callable[[KafkaError | None, Message], None]) -> None:
+        """Hand a row to the producer, and wait for room where there is none."""
+        while True:
+            try:
+                return row.produce(self._producer, self._topic, report)
+            except BufferError:
+                self._producer.poll(ROOM_S)
 
     def await_reports(self, reports: Reports) -> None:
         """Return when Kafka has confirmed or refused everything that was sent, or message.timeout.ms has passed."""
-        self._producer.flush()  # proves nothing by itself: the reports do
+        try:
+            self._producer.flush()  # proves nothing by itself: the reports do
+        except KafkaException as why:  # it will never work again
+            reports.failure = why.args[0]
         if reports.failure is not None and is_fatal(reports.failure):
             self._producer = self._new_producer()  # this one will never send again
 

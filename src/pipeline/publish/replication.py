@@ -75,6 +75,12 @@ def decode(frame: bytes | memoryview) -> Frame:
     raise Undecodable(why, bytes(frame))
 
 
+def lsn(text: str) -> int:
+    """A place in the log, as Postgres writes it."""
+    high, _, low = text.partition("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
 def status(written: int, flushed: int, *, at: float) -> bytes:
     """A report that wants an answer: received up to `written`, done with up to `flushed`; `at` is Unix time."""
     return _STATUS.pack(b"r", written, flushed, flushed, int(at * 1e6) - _EPOCH_US, 1)
@@ -110,6 +116,9 @@ class Stream:
         except psycopg.Error as why:
             raise Unavailable(self._name, first_line(why)) from why
         try:
+            [[system, timeline, written, _]] = self._connection.execute("IDENTIFY_SYSTEM").fetchall()
+            self.server = f"{system}/{timeline}"  # who counts the places in this log
+            self.written = lsn(written)
             self._require(publication)
             self._connection.execute(
                 _START.format(sql.Identifier(slot), sql.Literal(sql.Identifier(publication).as_string()))

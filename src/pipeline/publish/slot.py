@@ -40,13 +40,13 @@ BATCH = 5_000
 NEW = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')")
 UNPUBLISHED = """
     select event_id::text, order_id, type, payload::text, traceparent, seq from outbox
-    where published_at is null and xid >= coalesce((select below from relay_progress where slot = %s), '0') order by id
+    where published_at is null and xid >= coalesce((select below from published_below where slot = %s), '0') order by id
 """
 RENAME = """
     select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %(slot)s;
     select pg_copy_logical_replication_slot(%(made)s, %(slot)s, false);
-    insert into relay_progress values (%(slot)s, %(below)s::xid8)
-    on conflict (slot) do update set below = excluded.below, at = now()
+    insert into relay_progress (slot, below) values (%(slot)s, %(below)s::xid8)
+    on conflict (slot) do update set below = excluded.below, server = excluded.server, at = now()
 """
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.settings import ConsumerSettings, Kafka
 
 ORDERS = "orders"
-PROGRESS = "progress"  # how far a relay with transactions has come, by slot: only the last of each counts
+PROGRESS = "progress"  # how far a relay with transactions has come; one for each slot, only the last word counts
 PARTITIONS = {ORDERS: 12, PROGRESS: 1}  # when made. More of them later: orders under way go on in another partition
 TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}}
 
@@ -92,8 +92,10 @@ def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
     }
 
 
-def require_topic(producer: Producer, settings: Kafka, name: str) -> None:
+def require_topic(producer: Producer, settings: Kafka, name: str, *, of: str | None = None) -> None:
     """Raise `Unavailable` unless the broker answers and has the topic; one that is missing is made meanwhile.
+
+    `of` is its name in `PARTITIONS`, where that is another one.
 
     Asking has a second use: it makes a new idempotent producer ready in 20 ms. What is produced before its id is there
     waits for librdkafka's timer, 500 ms. The id comes behind the first answer, and before the second.
@@ -106,8 +108,9 @@ def require_topic(producer: Producer, settings: Kafka, name: str) -> None:
         raise Unavailable(broker(settings), reason(why.args[0])) from why
     if found.error is not None:
         if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            config = TOPIC_CONFIG.get(name, {})
-            _create(settings, NewTopic(topic, PARTITIONS[name], config=config))  # replicas: as the cluster is set to
+            kind = of or name
+            made = NewTopic(topic, PARTITIONS[kind], config=TOPIC_CONFIG.get(kind, {}))
+            _create(settings, made)  # with as many replicas as the cluster is set to
         raise Unavailable(broker(settings), f"no topic {topic!r} yet: {reason(found.error)}")
 
 
