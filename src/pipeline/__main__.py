@@ -1,4 +1,7 @@
-"""`python -m pipeline WORKER`: run one worker until SIGTERM. Its settings come from the environment."""
+"""`python -m pipeline WORKER`: run one worker until SIGTERM; `slot` ends when the slot is made.
+
+Settings come from the environment.
+"""
 
 from __future__ import annotations
 

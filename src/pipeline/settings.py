@@ -65,7 +65,7 @@ class CdcSettings(Postgres, Kafka):
 
     slot: str = Field(default="outbox", description="the logical slot to read, such as outbox")
     publication: str = Field(default="outbox", description="what is published of the tables, such as outbox")
-    relay_lease_s: float = Field(default=15, ge=0.2, description="seconds of silence after which a relay is dead")
+    relay_lease_s: float = Field(default=15, ge=1, description="seconds of silence after which a relay is dead")
     exactly_once: bool = Field(default=False, description="whether Kafka's transactions are used")
     heartbeat_s: float = Field(default=5, gt=0, description="seconds between signs of life in the log")
     outbox_keep_s: float = Field(default=86_400, ge=0, description="seconds that a published row is kept")

@@ -72,6 +72,11 @@ class Customers(threading.Thread):
             while not self._enough.wait(0.005):
                 self.placed.append(place(connection, 1))
 
+    def placed_more(self) -> None:
+        """Wait until some more orders are there."""
+        before = len(self.placed)
+        wait_until("more orders", lambda: len(self.placed) > before + 10, Deadline(PATIENCE_S))
+
     def stop(self) -> None:
         """Return when there will be no more."""
         self._enough.set()
@@ -133,8 +138,7 @@ def test_the_alarm_comes_in_time(settings: CdcSettings, onecharge: Session, tmp_
     assert seen[[found.alarm() is not None for _, found in seen].index(True)][1].safe_bytes
     draw(onecharge.output / "reports" / "lost-slot" / f"{relay}.html", relay, seen)
 
-    before = len(customers.placed)
-    wait_until("orders to go on", lambda: len(customers.placed) > before + 10, Deadline(PATIENCE_S))
+    customers.placed_more()  # the database goes on
     with closing(CdcRelay(settings)) as late, pytest.raises(Unavailable, match="run python -m pipeline slot"):
         late.ready()
     assert make(settings) > 0
@@ -143,8 +147,7 @@ def test_the_alarm_comes_in_time(settings: CdcSettings, onecharge: Session, tmp_
 
 def missing_after(settings: CdcSettings, customers: Customers) -> set[str]:
     """What is missing when a relay has brought everything that the new slot has."""
-    before = len(customers.placed)
-    wait_until("more orders", lambda: len(customers.placed) > before + 10, Deadline(PATIENCE_S))
+    customers.placed_more()
     customers.stop()
     with psycopg.connect(settings.database_url, autocommit=True) as db, closing(CdcRelay(settings)) as relay:
         [[end]] = db.execute("select pg_current_wal_insert_lsn()::text").fetchall()
@@ -153,24 +156,26 @@ def missing_after(settings: CdcSettings, customers: Customers) -> set[str]:
     return missing(settings, customers)
 
 
-def slot_alone(settings: CdcSettings) -> None:
+def slot_alone(settings: CdcSettings, _customers: Customers) -> None:
     """BUG: what happened before the slot was there is nobody's."""
     with psycopg.connect(settings.database_url, autocommit=True) as db:
         db.execute("select pg_drop_replication_slot(%s)", [settings.slot])
         db.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [settings.slot])
 
 
-def backfill_first(settings: CdcSettings) -> None:
+def backfill_first(settings: CdcSettings, customers: Customers) -> None:
     """BUG: what happens between the backfill and the slot is nobody's."""
     make(settings)
     with psycopg.connect(settings.database_url, autocommit=True) as db:
         db.execute("select pg_drop_replication_slot(%s)", [settings.slot])
-        time.sleep(0.1)  # as long as a person takes for the next command, at least
+        customers.placed_more()
         db.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [settings.slot])
 
 
 @pytest.mark.parametrize("recover", [slot_alone, backfill_first])
-def test_another_order_of_steps_loses_orders(settings: CdcSettings, recover: Callable[[CdcSettings], None]) -> None:
+def test_another_order_of_steps_loses_orders(
+    settings: CdcSettings, recover: Callable[[CdcSettings, Customers], None]
+) -> None:
     """A slot without a backfill, or behind it, loses what was placed meanwhile; that would have been seen."""
     with psycopg.connect(settings.database_url, autocommit=True) as db:
         for _ in range(40):
@@ -181,8 +186,8 @@ def test_another_order_of_steps_loses_orders(settings: CdcSettings, recover: Cal
                 break
     customers = Customers(settings.database_url)
     customers.start()
-    wait_until("orders", lambda: len(customers.placed) > 10, Deadline(PATIENCE_S))
-    recover(settings)
+    customers.placed_more()
+    recover(settings, customers)
     assert missing_after(settings, customers)
 
 

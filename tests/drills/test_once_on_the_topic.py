@@ -59,9 +59,8 @@ def test_without_transactions_there_are_copies(onecharge: Session) -> None:
     [
         (partial(ONCE, relay=forget_place.main), "relay/kafka.commit_transaction#1:crash-after"),
         (partial(ONCE, relay=forget_place.main), "relay/postgres.confirm#1:crash-before"),
-        (partial(ONCE, relay=unfenced.main, replicas=2, env=LEASE, grace=5.0), ZOMBIES[0]),
+        *((partial(ONCE, relay=unfenced.main, replicas=2, env=LEASE, grace=5.0), zombie) for zombie in ZOMBIES),
     ],
-    ids=["place-crash-after", "place-crash-before", "unfenced"],
 )
 def test_transactions_alone_are_not_enough(onecharge: Session, make: Make, schedule: str) -> None:
     """A relay that does not read its place, or whose successor has another id, makes copies."""

@@ -45,6 +45,9 @@ def test_a_zombie(onecharge: Session, effect: str, where: str) -> None:
     with relayed(onecharge, replicas=2, env={"RELAY_LEASE_S": "0.4"}, grace=3.0) as system:
         verdict = system.drill(f"relay/{effect}:freeze={where},3")
         verdict.require_holds()
+        # It was stopped for long enough: another has had the same effect, or waits for its mark and has sent a copy.
+        copied = any(not record.effect for record in system.invariants[0].ledger.of(verdict.keys[0]))
+        assert copied or "another had taken over" in str(verdict.fired[0]), verdict.story(events=True)
 
 
 def test_a_cursor_loses_what_commits_late(onecharge: Session) -> None:

@@ -74,8 +74,10 @@ def test_what_is_not_proven_is_not(db: psycopg.Connection, settings: CdcSettings
     """Heartbeats behind a row that Kafka has not answered for say nothing."""
     place(db, 1)
     with closing(Deaf(settings)) as relay:
+        carry_until(relay, lambda: relay._heartbeat._heard)
         for _ in range(20):
             relay.carry()
+        assert relay._heartbeat._below is None
     assert db.execute("select from relay_progress").fetchall() == []
 
 

@@ -168,12 +168,15 @@ def test_without_a_word_it_looks_by_itself(start: Start, lane: Lane, db: psycopg
     until(lambda: not unpublished(db))
 
 
-def test_a_quiet_database_is_told_of_nothing(lane: Lane, db: psycopg.Connection) -> None:
-    """Where no relay polls, no insert notifies: its COMMIT would wait for every other."""
+@pytest.mark.parametrize("lease", ["", "-1 s", "1 minute"], ids=["none", "dead", "alive"])
+def test_a_quiet_database_is_told_of_nothing(lane: Lane, db: psycopg.Connection, lease: str) -> None:
+    """Where no relay polls, or none that is alive, no insert notifies: its COMMIT would wait for every other."""
+    if lease:
+        db.execute("insert into relays values ('a', gen_random_uuid(), now() + %s::interval)", [lease])
     with psycopg.connect(lane.postgres, autocommit=True) as listener:
         listener.execute("listen outbox")
         place(db, 1)
-        assert not list(listener.notifies(timeout=0.2))
+        assert bool(list(listener.notifies(timeout=0.2))) == (lease == "1 minute")
 
 
 class Idle(Relay):

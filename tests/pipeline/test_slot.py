@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.publish.slot import make
+from pipeline.publish.slot import SlotIsWell, make
 from pipeline.publish.watch import State, state, tell
 from pipeline.runtime import Unavailable
 from pipeline.settings import CdcSettings
@@ -67,7 +67,7 @@ def test_a_slot_that_is_well_is_left_alone(db: psycopg.Connection, settings: Cdc
     """Nobody's place in the log is thrown away."""
     make(settings)
     before = db.execute("select confirmed_flush_lsn from pg_replication_slots").fetchall()
-    with pytest.raises(FileExistsError, match=r"is there and well \(reserved\)"):
+    with pytest.raises(SlotIsWell, match=r"is there and well \(reserved\)"):
         make(settings)
     assert db.execute("select confirmed_flush_lsn from pg_replication_slots").fetchall() == before
 
@@ -79,6 +79,16 @@ def test_without_kafka_nothing_has_changed(db: psycopg.Connection, settings: Cdc
         make(settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
     until(lambda: slots(db) == [])
     assert db.execute("select from relay_progress").fetchall() == []
+
+
+def test_what_kafka_refuses_is_not_passed_over(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """Where one row is not taken there is no new slot, and nothing of its order is sent behind it."""
+    place(db, 1, 2)
+    db.execute("update outbox set payload = to_json(repeat('x', 2000000)) where seq = 1")
+    with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+        make(settings)
+    assert committed(settings, "orders") == []
+    until(lambda: slots(db) == [])
 
 
 FINE = State(

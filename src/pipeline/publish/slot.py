@@ -20,7 +20,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -50,12 +50,16 @@ RENAME = """
 """
 
 
+class SlotIsWell(Exception):
+    """There is no need to make it: nobody's place in the log is thrown away."""
+
+
 def make(settings: CdcSettings) -> int:
     """Make the slot, or a lost one anew, and publish what it will not bring. Returns how many rows that were.
 
     Raises:
         Unavailable: a server did not do its part; nothing has changed but that some rows may be on the topic.
-        FileExistsError: the slot is there and well.
+        SlotIsWell: it is there, and not lost.
     """
     name = f"Postgres at {address(settings.database_url)}"
     made = f"{settings.slot}_new"
@@ -68,7 +72,7 @@ def make(settings: CdcSettings) -> int:
         ):
             found = state(connection, settings.slot)
             if found is not None and not found.lost:
-                raise FileExistsError(f"slot {settings.slot!r} is there and well ({found.wal_status})")
+                raise SlotIsWell(f"slot {settings.slot!r} is there and well ({found.wal_status})")
             [[_, _, snapshot, _]] = replication.execute(NEW.format(sql.Identifier(made))).fetchall()
             rows, below = backfill(settings, snapshot)
             asked = {"slot": settings.slot, "made": made, "below": below}
@@ -111,8 +115,11 @@ def publish(producer: Producer, settings: CdcSettings, rows: list[Row]) -> None:
         elif error is not None:
             failure = reason(error)
 
-    for row in rows:
-        row.produce(producer, full_name(settings, ORDERS), report)
+    try:
+        for row in rows:
+            row.produce(producer, full_name(settings, ORDERS), report)
+    except KafkaException as why:  # what comes behind it would overtake it
+        failure = reason(why.args[0])
     producer.flush()
     if proven < len(rows):
         raise Unavailable(broker(settings), f"took {proven} of {len(rows)} events: {failure}")
@@ -124,7 +131,7 @@ def main() -> None:
     settings = load(CdcSettings)
     try:
         rows = make(settings)
-    except (Unavailable, FileExistsError) as why:
+    except (Unavailable, SlotIsWell) as why:
         log.error("%s", why)  # noqa: TRY400 - says what to do, a traceback would not
         sys.exit(1)
     log.info("Slot %r is made; %d rows that it will not bring are on the topic.", settings.slot, rows)
