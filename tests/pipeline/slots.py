@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from chaos import Lane
     from pipeline.publish.cdc import CdcRelay
+    from pipeline.settings import Kafka
 
 
-def committed(settings: CdcSettings, topic: str) -> list[bytes]:
+def committed(settings: Kafka, topic: str) -> list[bytes]:
     """The messages of a topic with one or two partitions that a reader of what is committed is given."""
     consumer = Consumer(reader_config(settings))
     found, ended = [], 0

@@ -139,6 +139,7 @@ def test_what_is_not_proven_is_not_committed(db: psycopg.Connection, settings: C
     place(db, 1)
     with closing(Hopeful(settings)) as relay, pytest.raises(Unavailable, match="concluded from the next one"):
         carried(db, settings, relay)
+    assert committed(settings, "orders") == committed(settings, progress(settings)) == []
     with closing(ExactlyOnce(settings)) as relay:
         carried(db, settings, relay)
     assert len(committed(settings, "orders")) == 1

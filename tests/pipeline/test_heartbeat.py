@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from pipeline.publish.cdc import CdcRelay
+from pipeline.publish.heartbeat import REMOVE
+from pipeline.publish.outbox import Removal
 from pipeline.publish.polling import Relay
 from pipeline.runtime import Database
 from pipeline.settings import RelaySettings
@@ -90,6 +92,18 @@ def test_published_rows_are_removed_when_they_are_old(db: psycopg.Connection, se
         for _ in range(5):
             relay.carry()
     assert db.execute("select order_id from outbox").fetchall() == [(young,)]
+
+
+def test_what_is_not_known_to_be_published_stays(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """However old a row is, it is removed only when a heartbeat has said that it is on the topic."""
+    place(db, 1)
+    with closing(CdcRelay(settings)) as relay:
+        carry_until(relay, lambda: published(db))
+    unknown = place(db, 1)
+    db.execute("update outbox set created_at = now() - interval '2 days'")
+    [(below,)] = db.execute("select below::text from published_below").fetchall()
+    Removal(REMOVE).some(db, below, 60)
+    assert db.execute("select order_id from outbox").fetchall() == [(unknown,)]
 
 
 def test_another_servers_count_means_nothing(
