@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chaos.errors import ChaosError
 from chaos.history import Named
+from chaos.lane import READER
 from chaos.services.clients import confluent_kafka, psycopg
 from chaos.waiting import Deadline
 from chaos.wire import messages
@@ -47,13 +48,6 @@ _SLOT_S = 10
 _READ_S = 10.0
 _PATIENCE_S, _AGAIN_S = 0.5, 0.05
 _SOME = 3  # of many holes of a kind
-_READER = {
-    "auto.offset.reset": "error",
-    "enable.partition.eof": True,
-    "enable.auto.commit": False,
-    "isolation.level": "read_uncommitted",
-    "log_level": 0,
-}
 
 
 class _Facts(NamedTuple):
@@ -220,7 +214,8 @@ class Audit:
             return []
         kafka = confluent_kafka()
         topic, _, number = partition.rpartition("/")
-        consumer: Any = kafka.Consumer({**_READER, "bootstrap.servers": self._lane.kafka, "group.id": self._slot})
+        everything = {"isolation.level": "read_uncommitted", "bootstrap.servers": self._lane.kafka}
+        consumer: Any = kafka.Consumer(READER | everything | {"group.id": self._slot})
         found = []
         try:
             consumer.assign([kafka.TopicPartition(topic, int(number), min(offsets))])

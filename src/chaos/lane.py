@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _START_S = 30.0
 _PRODUCE_S = 10.0
 _READ_S = 2.0
-_READER = {
+READER = {  # of a consumer that reads up to an end, and leaves no trace
     "enable.partition.eof": True,
     "enable.auto.commit": False,
     "auto.offset.reset": "error",
@@ -224,9 +224,7 @@ class Lane:
         """
         kafka = confluent_kafka()
         if self._reader is None:
-            self._reader = kafka.Consumer(
-                {"bootstrap.servers": self.kafka, "group.id": f"{self.name}.reader"} | _READER
-            )
+            self._reader = kafka.Consumer({"bootstrap.servers": self.kafka, "group.id": f"{self.name}.reader"} | READER)
         self._reader.assign(places)
         unknown, empty, deadline = {place.partition for place in places}, list[int](), Deadline(_READ_S)
         while unknown and (message := self._reader.poll(deadline.left)) is not None:

@@ -17,27 +17,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import psycopg
+    from confluent_kafka import Message
 
     from chaos import Lane
     from pipeline.publish.cdc import CdcRelay
     from pipeline.settings import Kafka
 
 
-def committed(settings: Kafka, topic: str) -> list[bytes]:
-    """The messages of a topic with one or two partitions that a reader of what is committed is given."""
+def messages(settings: Kafka, topic: str) -> list[Message]:
+    """Everything on a topic that a reader of what is committed is given; in order within each partition."""
+    name = f"{settings.namespace}.{topic}"
     consumer = Consumer(reader_config(settings))
+    numbers = consumer.list_topics(name).topics[name].partitions
+    consumer.assign([TopicPartition(name, number, 0) for number in numbers])
     found, ended = [], 0
-    names = next(iter(consumer.list_topics(f"{settings.namespace}.{topic}").topics.values())).partitions
-    consumer.assign([TopicPartition(f"{settings.namespace}.{topic}", number, 0) for number in names])
-    while ended < len(names):
+    while ended < len(numbers):
         message = until(lambda: consumer.poll(0.1))
         if message.error() is None:
-            found.append(message.value())
+            found.append(message)
         else:
             assert message.error().code() == KafkaError._PARTITION_EOF
             ended += 1
     consumer.close()
     return found
+
+
+def committed(settings: Kafka, topic: str) -> list[bytes]:
+    """What the messages say."""
+    return [message.value() or b"" for message in messages(settings, topic)]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from pipeline.publish import cdc
 from pipeline.publish.cdc import CdcRelay, Progress, Transaction
 from pipeline.runtime import Unavailable
 from pipeline.write.orders import EVENT
-from tests.pipeline.slots import carried, carry_until, confirmed, end_of_log, own_slot
+from tests.pipeline.slots import carried, carry_until, confirmed, end_of_log, messages, own_slot
 from tests.pipeline.workers import Gate, place, until
 
 if TYPE_CHECKING:
@@ -72,33 +71,22 @@ def relay(settings: CdcSettings) -> Iterator[CdcRelay]:
     relay.close()
 
 
-def on_topic(lane: Lane, settings: CdcSettings) -> list[dict[str, Any]]:
-    """Every event on the topic, in the order in which they were written, by partition."""
-    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": str(uuid4()), "auto.offset.reset": "earliest"})
-    found: list[dict[str, Any]] = []
-    topic = f"{settings.namespace}.orders"
-    ends = [consumer.get_watermark_offsets(one)[1] for one in partitions(topic)]
-    consumer.subscribe([topic])
-    while len(found) < sum(ends):
-        message = until(lambda: consumer.poll(0.1))
-        found.append(json.loads(message.value()) | {"key": message.key().decode()})
-    consumer.close()
-    return found
+def on_topic(settings: CdcSettings) -> list[dict[str, Any]]:
+    """Every event on the topic, with its key."""
+    return [
+        json.loads(message.value() or b"") | {"key": (message.key() or b"").decode()}
+        for message in messages(settings, "orders")
+    ]
 
 
-def partitions(topic: str) -> list[Any]:
-    """The two there are."""
-    return [TopicPartition(topic, number) for number in range(2)]
-
-
-def test_events_arrive_in_order(db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay) -> None:
+def test_events_arrive_in_order(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
     """Each row becomes one message, keyed by its order, in sequence; what is confirmed does not come again."""
     a, b = place(db, 1, 2, 3), place(db, 1)
     carried(db, settings, relay)
     relay.restart()
     c = place(db, 1, 2)
     carried(db, settings, relay)
-    events = on_topic(lane, settings)
+    events = on_topic(settings)
     assert {one["key"]: [two["seq"] for two in events if two["order_id"] == one["key"]] for one in events} == {
         a: [1, 2, 3],
         b: [1],
@@ -111,7 +99,6 @@ def test_events_arrive_in_order(db: psycopg.Connection, lane: Lane, settings: Cd
 @pytest.mark.parametrize(("limit", "value"), [("AT_ONCE", 7), ("BYTES_AT_ONCE", 1_500)])
 def test_a_backlog_is_carried_whole(  # noqa: PLR0917 - pytest passes by name
     db: psycopg.Connection,
-    lane: Lane,
     settings: CdcSettings,
     relay: CdcRelay,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,13 +111,13 @@ def test_a_backlog_is_carried_whole(  # noqa: PLR0917 - pytest passes by name
     with db.transaction():
         orders += [place(db, *range(1, 20)) for _ in range(3)]
     carried(db, settings, relay)
-    sent = [(one["key"], one["seq"]) for one in on_topic(lane, settings)]
+    sent = [(one["key"], one["seq"]) for one in on_topic(settings)]
     assert sorted(sent) == sorted(db.execute("select order_id, seq from outbox").fetchall())
     assert {key for key, _ in sent} == set(orders)
 
 
 def test_what_was_not_confirmed_comes_again(
-    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay, monkeypatch: pytest.MonkeyPatch
+    db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay that ends between Kafka's answer and its own word to Postgres sends again, and loses nothing."""
     order = place(db, 1, 2)
@@ -144,7 +131,7 @@ def test_what_was_not_confirmed_comes_again(
         carried(db, settings, again)
     finally:
         again.close()
-    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2, 1, 2]
+    assert [one["seq"] for one in on_topic(settings) if one["key"] == order] == [1, 2, 1, 2]
 
 
 class Slow(CdcRelay):
@@ -155,7 +142,7 @@ class Slow(CdcRelay):
         return super().config() | {"linger.ms": 60_000, "message.timeout.ms": 120_000}
 
 
-def test_what_is_received_is_not_confirmed(db: psycopg.Connection, lane: Lane, settings: CdcSettings) -> None:
+def test_what_is_received_is_not_confirmed(db: psycopg.Connection, settings: CdcSettings) -> None:
     """What waits in the producer is not over for Postgres, whatever it is told meanwhile."""
     relay = Slow(settings)
     order = place(db, 1, 2)
@@ -174,7 +161,7 @@ def test_what_is_received_is_not_confirmed(db: psycopg.Connection, lane: Lane, s
     assert confirmed(db, settings) == told
     carried(db, settings, again)
     again.close()
-    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2]
+    assert [one["seq"] for one in on_topic(settings) if one["key"] == order] == [1, 2]
 
 
 def attempt(relay: CdcRelay) -> str:
@@ -210,12 +197,10 @@ def test_kafka_is_away(db: psycopg.Connection, lane: Lane, settings: CdcSettings
     until(lambda: not attempt(relay))
     carried(db, settings, relay)
     relay.close()
-    assert [one["seq"] for one in on_topic(lane, settings) if one["key"] == order] == [1, 2, 3]
+    assert [one["seq"] for one in on_topic(settings) if one["key"] == order] == [1, 2, 3]
 
 
-def test_nothing_overtakes_what_is_refused(
-    db: psycopg.Connection, lane: Lane, settings: CdcSettings, relay: CdcRelay
-) -> None:
+def test_nothing_overtakes_what_is_refused(db: psycopg.Connection, settings: CdcSettings, relay: CdcRelay) -> None:
     """An event that the producer does not take is behind everything that is on the topic."""
     order_id = place(db, 1)
     carried(db, settings, relay)
@@ -226,7 +211,7 @@ def test_nothing_overtakes_what_is_refused(
         with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
             carried(db, settings, relay)
         relay.restart()
-    assert [event["seq"] for event in on_topic(lane, settings)] == [1]
+    assert [event["seq"] for event in on_topic(settings)] == [1]
 
 
 class Impatient(CdcRelay):
@@ -265,4 +250,4 @@ def test_nothing_overtakes_when_kafka_is_back(
 
     until(everything)
     relay.close()
-    assert [event["seq"] for event in on_topic(lane, settings)] == [1, 2]
+    assert [event["seq"] for event in on_topic(settings)] == [1, 2]

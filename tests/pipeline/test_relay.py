@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import KafkaError
 
 from pipeline.publish.outbox import Row
 from pipeline.publish.polling import Relay, Reports, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
-from tests.pipeline.slots import committed
+from tests.pipeline.slots import committed, messages
 from tests.pipeline.workers import PAYLOAD, TRACEPARENT, place, unpublished, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from confluent_kafka import Message
 
     from chaos import Lane
     from tests.pipeline.workers import Start
@@ -51,16 +48,6 @@ def test_an_order_is_marked_up_to_its_first_failure(delivered: set[int], marked:
     assert [int(row.event_id) for row in proven(BATCH, {str(number) for number in delivered})] == marked
 
 
-def messages(lane: Lane, topic: str, count: int) -> list[Message]:
-    """The first `count` messages of a topic."""
-    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": str(uuid4()), "auto.offset.reset": "earliest"})
-    consumer.subscribe([topic])
-    try:
-        return [until(lambda: consumer.poll(0.1)) for _ in range(count)]
-    finally:
-        consumer.close()
-
-
 @pytest.fixture
 def settings(lane: Lane, namespace: str) -> RelaySettings:
     """For a relay to a topic of its own."""
@@ -81,14 +68,12 @@ def database(lane: Lane) -> Iterator[Database]:
     database.close()
 
 
-def test_events_arrive_in_order(
-    lane: Lane, db: psycopg.Connection, settings: RelaySettings, database: Database, namespace: str
-) -> None:
+def test_events_arrive_in_order(db: psycopg.Connection, settings: RelaySettings, database: Database) -> None:
     """Each row becomes one message, keyed by its order, in sequence, and is then marked."""
     a, b = place(db, 1, 2, 3), place(db, 1)
     assert Relay(settings, database).publish() == 4
     assert unpublished(db) == []
-    got = messages(lane, f"{namespace}.orders", 4)
+    got = messages(settings, "orders")
     values = [json.loads(message.value() or b"") for message in got]
     assert [value["seq"] for value in values if value["order_id"] == a] == [1, 2, 3]
     assert [value["seq"] for value in values if value["order_id"] == b] == [1]
