@@ -89,6 +89,11 @@ class Progress:
         """Whether nothing is under way."""
         return not self._under_way
 
+    @property
+    def within(self) -> bool:
+        """Whether the end of a transaction has yet to be received."""
+        return bool(self._under_way) and not self._under_way[-1].end_lsn
+
 
 class CdcRelay:
     """Carries the outbox to one topic. Safe to abandon at any line."""
@@ -127,10 +132,16 @@ class CdcRelay:
         self._heartbeat.beat(self.progress.confirmed)
 
     def look(self) -> None:
-        """Read what has come, and no more than we have room for."""
-        stream, size = self._reading, 0
+        """Read what has come, and no more than we have room for; where that can be, to the end of a transaction.
+
+        A walsender that is slow would else decide what is produced together.
+        """
+        stream, size, rest = self._reading, 0, 0.0
         for wait_s in chain([QUIET_S if self.progress.idle else BUSY_S], repeat(0.0, AT_ONCE - 1)):
             frame = stream.receive(wait_s)
+            if frame is None and self.progress.within:
+                rest = rest or time.monotonic() + QUIET_S
+                frame = stream.receive(max(0.0, rest - time.monotonic()))
             if frame is None:
                 break
             if isinstance(frame, Keepalive):

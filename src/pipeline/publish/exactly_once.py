@@ -73,7 +73,11 @@ class ExactlyOnce(CdcRelay):
     def config(self) -> Config:
         """What the producer is told."""
         name = full_name(self._settings, f"relay.{self._settings.slot}")
-        return super().config() | {"transactional.id": name, "transaction.timeout.ms": TRANSACTION_MS}
+        return super().config() | {
+            "transactional.id": name,
+            "transaction.timeout.ms": TRANSACTION_MS,
+            "linger.ms": 5,  # until it is flushed, which is at once
+        }
 
     def ready(self) -> None:
         """Raise `Unavailable` unless slot and topics are ours; read how far somebody has come."""
@@ -105,11 +109,10 @@ class ExactlyOnce(CdcRelay):
             super().deliver()
             topic, report = full_name(self._settings, self._progress), self._reporting(Transaction())
             self.producer.produce(topic, json.dumps(self._place), self._settings.slot, partition=0, on_delivery=report)
+            while self.producer.flush(BUSY_S):
+                self._confirm()
         except KafkaException as why:
             raise Unavailable(broker(self._settings), reason(why.args[0])) from why
-        while len(self.producer):
-            self.poll(BUSY_S)
-            self._confirm()
         self._confirm()
         self._in_kafka(self.producer.commit_transaction)
         self._open = False
