@@ -192,7 +192,7 @@ class Lane:
 
     def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement, parameters or None)  # a lone % is one
-        return list(cursor) if cursor.description else []
+        return [] if cursor.description is None else list(cursor)  # rows of no columns are rows, too
 
     def produce(self, topic: str, value: bytes, key: bytes | None = None) -> None:
         """Put a message on the lane's topic with that short name, and return when the broker has it.

@@ -80,3 +80,11 @@ def test_a_transaction_under_way_may_bring_messages(lane: Lane, producer: Produc
     assert "2 messages behind" in outstanding(lane)
     producer.commit_transaction(PATIENCE_S)
     assert "3 messages behind" in outstanding(lane)
+
+
+def test_rows_of_no_columns_are_rows(onecharge: Session) -> None:
+    """Whoever asks whether there is something, and for nothing of it, is told."""
+    with onecharge.lane(schema="create table t (n int)") as lane:
+        assert lane.look("select from t") == []
+        assert lane.execute("insert into t values (1), (2)") == []
+        assert lane.look("select from t") == [(), ()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -115,21 +114,6 @@ def test_a_backlog_is_carried_whole(  # noqa: PLR0917 - pytest passes by name
     sent = [(one["key"], one["seq"]) for one in on_topic(settings)]
     assert sorted(sent) == sorted(db.execute("select order_id, seq from outbox").fetchall())
     assert {key for key, _ in sent} == set(orders)
-
-
-def test_a_slow_walsender_tears_no_transaction(db: psycopg.Connection, relay: CdcRelay) -> None:
-    """What was committed together is taken together, though there is nothing at once behind each of its rows."""
-    relay.ready()
-    assert relay._stream is not None
-    receive, there = relay._stream.receive, cycle([False, True])
-    relay._stream.receive = lambda wait_s: receive(wait_s) if wait_s or next(there) else None  # type: ignore[assignment, method-assign]
-    with db.transaction():
-        place(db, 1, 2, 3)
-    taken: list[int] = []
-    while not taken:
-        relay.look()
-        taken = [json.loads(row.payload)["seq"] for row, _ in relay.taken]
-    assert taken == [1, 2, 3]
 
 
 def test_what_was_not_confirmed_comes_again(

@@ -92,6 +92,19 @@ def test_a_large_transaction_goes_on_where_it_was(
         assert [event["seq"] for event in order] == [1, 2, 3]
 
 
+def test_a_slow_walsender_tears_no_transaction(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """What was committed together is taken together, though there is nothing at once behind each of its rows."""
+    with closing(ExactlyOnce(settings)) as relay:
+        relay.ready()
+        receive, there = relay._reading.receive, itertools.cycle([False, True])
+        relay._reading.receive = lambda wait_s: receive(wait_s) if wait_s or next(there) else None  # type: ignore[assignment, method-assign]
+        with db.transaction():
+            place(db, 1, 2, 3)
+        while not relay.taken:
+            relay.look()
+        assert [json.loads(row.payload)["seq"] for row, _ in relay.taken] == [1, 2, 3]
+
+
 def test_a_predecessor_is_fenced(db: psycopg.Connection, settings: CdcSettings) -> None:
     """What a relay has sent and not committed when the next one begins is never seen, and it is told."""
     first = ExactlyOnce(settings)

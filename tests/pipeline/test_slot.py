@@ -10,13 +10,14 @@ from uuid import uuid4
 
 import pytest
 
+from chaos.waiting import Deadline, wait_until
 from pipeline.publish.slot import SlotIsWell, make
 from pipeline.publish.watch import State, state, tell
 from pipeline.runtime import Unavailable
 from pipeline.settings import CdcSettings
 from tests.fix_slot import dropped
 from tests.pipeline.slots import committed
-from tests.pipeline.workers import place, until
+from tests.pipeline.workers import PATIENCE_S, place, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,13 @@ def settings(db: psycopg.Connection, lane: Lane, namespace: str) -> Iterator[Cdc
     db.execute("truncate relay_progress")
 
 
+def until_slots_are(db: psycopg.Connection, *names: str) -> None:
+    """Wait until there are these slots; a temporary one ends with its connection."""
+    wait_until(
+        f"the slots to be {names}", lambda: slots(db), Deadline(PATIENCE_S), accept=lambda found: found == [*names]
+    )
+
+
 def slots(db: psycopg.Connection) -> list[str]:
     """The names of all that there are."""
     return [name for (name,) in db.execute("select slot_name from pg_replication_slots")]
@@ -50,7 +58,7 @@ def test_what_the_slot_will_not_bring_is_published(db: psycopg.Connection, setti
     assert make(settings) == 3
     events = [json.loads(value) for value in committed(settings, "orders")]
     assert [(event["order_id"], event["seq"]) for event in events] == [(order, 1), (order, 2), (order, 3)]
-    until(lambda: slots(db) == [settings.slot])  # the temporary one ends with its connection
+    until_slots_are(db, settings.slot)
 
 
 def test_what_is_known_to_be_published_is_not_sent_again(db: psycopg.Connection, settings: CdcSettings) -> None:
@@ -78,7 +86,7 @@ def test_without_kafka_nothing_has_changed(db: psycopg.Connection, settings: Cdc
     place(db, 1)
     with pytest.raises(Unavailable, match=r"Kafka at 127\.0\.0\.1:1: "):
         make(settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
-    until(lambda: slots(db) == [])
+    until_slots_are(db)
     assert db.execute("select from relay_progress").fetchall() == []
 
 
@@ -89,7 +97,7 @@ def test_what_kafka_refuses_is_not_passed_over(db: psycopg.Connection, settings:
     with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
         make(settings)
     assert committed(settings, "orders") == []
-    until(lambda: slots(db) == [])
+    until_slots_are(db)
 
 
 FINE = State(

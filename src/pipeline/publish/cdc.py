@@ -99,6 +99,7 @@ class CdcRelay:
     """Carries the outbox to one topic. Safe to abandon at any line."""
 
     is_proof = staticmethod(is_proof)
+    together_s = 0.0  # how long a look waits for the end of a transaction that has begun; a busy relay has better to do
 
     def __init__(self, settings: CdcSettings) -> None:
         self._settings = settings
@@ -132,15 +133,12 @@ class CdcRelay:
         self._heartbeat.beat(self.progress.confirmed)
 
     def look(self) -> None:
-        """Read what has come, and no more than we have room for; where that can be, to the end of a transaction.
-
-        A walsender that is slow would else decide what is produced together.
-        """
+        """Read what has come, and no more than we have room for."""
         stream, size, rest = self._reading, 0, 0.0
         for wait_s in chain([QUIET_S if self.progress.idle else BUSY_S], repeat(0.0, AT_ONCE - 1)):
             frame = stream.receive(wait_s)
-            if frame is None and self.progress.within:
-                rest = rest or time.monotonic() + QUIET_S
+            if frame is None and self.together_s and self.progress.within:
+                rest = rest or time.monotonic() + self.together_s
                 frame = stream.receive(max(0.0, rest - time.monotonic()))
             if frame is None:
                 break

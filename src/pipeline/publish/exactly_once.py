@@ -61,6 +61,8 @@ class Place(NamedTuple):
 class ExactlyOnce(CdcRelay):
     """Carries the outbox to one topic, each event once. Safe to abandon at any line."""
 
+    together_s = 0.25  # or a walsender that is slow decides what is a transaction of Kafka's
+
     def __init__(self, settings: CdcSettings) -> None:
         super().__init__(settings)
         self._progress = f"{PROGRESS}.{settings.slot}"  # its own: another's open transaction would hide its end
