@@ -5,7 +5,10 @@ create table if not exists orders (
     customer_id text not null,
     amount      bigint not null check (amount > 0),  -- minor units: 1999 is 19.99
     currency    text not null check (length(currency) = 3),
-    state       text not null default 'pending' check (state in ('pending', 'paid', 'failed')),
+    state       text not null default 'pending' check (state in ('pending', 'paid', 'confirmed', 'failed')),
+    payment     text check (payment in ('charged', 'declined')),  -- null: not yet known
+    stock       text check (stock in ('reserved', 'refused')),  -- likewise
+    last_seq    integer not null default 1,  -- of its events in the outbox
     created_at  timestamptz not null default now()
 );
 
@@ -115,6 +118,53 @@ create table if not exists inbox (
     event_id       uuid not null,
     received_at    timestamptz not null default now(),
     primary key (consumer_group, event_id)
+);
+
+-- Orders of which a consumer group could not handle an event: that one and all later ones wait in `parked_events`.
+-- See `pipeline.quarantine.parking` for who locks what.
+create table if not exists parked_orders (
+    consumer_group  text not null,
+    order_id        text not null,
+    attempts        integer not null,  -- at the first event
+    next_attempt_at timestamptz,  -- null: the first event is in the dead-letter topic, and has to come back from there
+    reason          text not null,  -- of the last failure, for people
+    since           timestamptz not null default now(),
+    primary key (consumer_group, order_id)
+);
+create index if not exists parked_orders_due on parked_orders (consumer_group, next_attempt_at);
+create table if not exists parked_events (
+    place          bigint generated always as identity,  -- an order's events are parked one after the other
+    consumer_group text not null,
+    order_id       text not null,
+    event_id       uuid not null,
+    origin         json not null,  -- topic, partition, offset, time in Unix ms, and headers
+    key            bytea,
+    value          bytea,  -- as it was on the topic, byte for byte
+    primary key (consumer_group, event_id),
+    foreign key (consumer_group, order_id) references parked_orders
+);
+create index if not exists parked_events_in_order on parked_events (consumer_group, order_id, place);
+
+-- What there is to sell.
+create table if not exists stock (
+    sku       text primary key,
+    available bigint not null check (available >= 0)
+);
+
+-- What the inventory group has decided about an order. No reference to orders: it knows what events tell it.
+create table if not exists reservations (
+    order_id text not null primary key,
+    sku      text not null,
+    quantity bigint not null check (quantity > 0),
+    state    text not null check (state in ('reserved', 'refused', 'released'))
+);
+
+-- Mails to customers, for a mail server to fetch. Written once for each outcome of an order.
+create table if not exists mails (
+    id       bigint generated always as identity primary key,
+    order_id text not null,
+    event_id uuid not null,  -- the outcome
+    text     text not null
 );
 
 -- One row per request that the gateway answered. No reference to orders: a consumer knows what events tell it.

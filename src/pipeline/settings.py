@@ -78,6 +78,21 @@ class ConsumerSettings(Postgres, Kafka):
     session_timeout_ms: int = Field(default=10_000, ge=100, description="silence after which the group drops a member")
 
 
+class GroupSettings(ConsumerSettings):
+    """For groups of `pipeline.process.member`."""
+
+    parking_limit: int = Field(default=10_000, ge=1, description="events that a group parks at most")
+
+
+class RetrySettings(Postgres, Kafka):
+    """For `pipeline.process.retry`."""
+
+    retry_group: Literal["inventory", "notification"] = Field(description="whose: inventory or notification")
+    retry_interval_s: float = Field(default=0.2, gt=0, description="seconds between looks at what is parked")
+    retry_pause_s: float = Field(default=1, gt=0, description="seconds to the second attempt; then twice as many, ...")
+    retry_budget: int = Field(default=8, ge=1, description="attempts before an event is given up")
+
+
 class PaymentSettings(ConsumerSettings):
     """For `pipeline.process.payment`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     import psycopg
@@ -18,3 +19,16 @@ def first_time(connection: psycopg.Connection, group: str, event_id: UUID) -> bo
     """
     insert = "insert into inbox (consumer_group, event_id) values (%s, %s) on conflict do nothing"
     return connection.execute(insert, [group, event_id]).rowcount == 1
+
+
+def first_times(connection: psycopg.Connection, group: str, event_ids: Iterable[UUID]) -> set[UUID]:
+    """Note events as seen by `group`; those that it has not seen before. As `first_time`, for many.
+
+    In the order of their ids, whatever their order is: two members that have the same events wait for each other, and
+    not both at once.
+    """
+    insert = """
+        insert into inbox (consumer_group, event_id) select %s, unnest(%s::uuid[])
+        on conflict do nothing returning event_id
+    """
+    return {event_id for (event_id,) in connection.execute(insert, [group, sorted(event_ids)])}

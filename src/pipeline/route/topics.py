@@ -18,12 +18,20 @@ from pipeline.runtime import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confluent_kafka import Consumer
+
     from pipeline.settings import ConsumerSettings, Kafka
 
 ORDERS = "orders"
 PROGRESS = "progress"  # how far a relay with transactions has come; one for each slot, only the last word counts
-PARTITIONS = {ORDERS: 12, PROGRESS: 1}  # when made. More of them later: orders under way go on in another partition
-TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}}
+DEAD, RETRY = "dead", "retry"  # what a group could not handle, and what comes back from there; one each for each group
+PARTITIONS = {
+    ORDERS: 12,
+    PROGRESS: 1,
+    DEAD: 12,
+    RETRY: 12,
+}  # when made. More of them later: orders under way go on in another partition
+TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}, DEAD: {"retention.ms": "-1"}}  # until somebody has looked
 
 Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
 
@@ -68,6 +76,11 @@ def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     return config
 
 
+def group_config(settings: ConsumerSettings, group: str) -> Config:
+    """As `consumer_config`; who is not concerned by a rebalance goes on working during it."""
+    return consumer_config(settings, group) | {"partition.assignment.strategy": "cooperative-sticky"}
+
+
 def reader_config(settings: Kafka) -> Config:
     """For who reads a topic to its end, as far as that is committed, and belongs to no group."""
     return {
@@ -92,7 +105,7 @@ def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
     }
 
 
-def require_topic(producer: Producer, settings: Kafka, name: str, *, of: str | None = None) -> None:
+def require_topic(producer: Producer | Consumer, settings: Kafka, name: str, *, of: str | None = None) -> None:
     """Raise `Unavailable` unless the broker answers and has the topic; one that is missing is made meanwhile.
 
     `of` is its name in `PARTITIONS`, where that is another one.

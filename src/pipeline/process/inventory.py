@@ -1,0 +1,103 @@
+"""The inventory group: one order, one reservation, and never more than there is.
+
+Of an order that is placed its goods are reserved, or refused if there is not enough left; who asks first is served
+first. An order that has failed gives back what it has. Everything is in Postgres, so one transaction is enough: what
+was decided about an order, what is left, and what the order has come to.
+
+What many events ask for is decided here, with the rows of their goods locked, and written by one statement for each
+table. Those rows are locked by one statement, in the order of their names: two members that need the same ones wait for
+each other, and not both at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.events import Event, ItemOrdered, Outcome
+from pipeline.process.member import Member
+from pipeline.process.orders import STOCK, settle
+from pipeline.runtime import Stop, log_to_stderr
+from pipeline.settings import GroupSettings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+HELD = "select sku from reservations where order_id = any(%s)"
+LEFT = "select sku, available from stock where sku = any(%s) order by sku for update"
+TAKE = """
+    update stock set available = available - taken.quantity
+    from unnest(%s::text[], %s::bigint[]) as taken (sku, quantity) where stock.sku = taken.sku
+"""
+DECIDE = """
+    insert into reservations (order_id, sku, quantity, state)
+    select * from unnest(%s::text[], %s::text[], %s::bigint[], %s::text[])
+"""
+RELEASE = """
+    update reservations set state = 'released' where order_id = any(%s) and state = 'reserved'
+    returning sku, quantity
+"""
+
+
+class Inventory:
+    """Handles order.placed and order.failed."""
+
+    name: ClassVar = "inventory"
+    events: ClassVar[Mapping[str, type[Event]]] = {"order.placed": ItemOrdered, "order.failed": Outcome}
+
+    def ready(self) -> None:
+        """It needs nothing but the database."""
+
+    def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
+        """Reserve for new orders, then give back what failed ones have: an order is placed before it fails."""
+        placed = [event for event in events if isinstance(event, ItemOrdered)]
+        failed = [event.order_id for event in events if isinstance(event, Outcome)]
+        skus = {event.sku for event in placed}
+        if failed:
+            skus.update(sku for (sku,) in connection.execute(HELD, [failed]))
+        left: dict[str, int] = dict(connection.execute(LEFT, [list(skus)]).fetchall())
+        if placed:
+            self.reserve(connection, placed, left)
+        if failed:
+            self.release(connection, failed)
+
+    def reserve(self, connection: psycopg.Connection, placed: Sequence[ItemOrdered], left: Mapping[str, int]) -> None:
+        """Decide about each of them, in their order."""
+        taken: defaultdict[str, int] = defaultdict(int)
+        states = []
+        for event in placed:
+            enough = left.get(event.sku, 0) - taken[event.sku] >= event.quantity
+            states.append("reserved" if enough else "refused")
+            taken[event.sku] += event.quantity if enough else 0
+        orders = [event.order_id for event in placed]
+        self.take(connection, taken)
+        wanted = [[event.sku for event in placed], [event.quantity for event in placed]]
+        connection.execute(DECIDE, [orders, *wanted, states])
+        settle(connection, STOCK, orders, states)
+
+    def release(self, connection: psycopg.Connection, orders: Sequence[str]) -> None:
+        """Give back what these orders have."""
+        given: defaultdict[str, int] = defaultdict(int)
+        for sku, quantity in connection.execute(RELEASE, [orders]):
+            given[sku] -= quantity
+        self.take(connection, given)
+
+    def take(self, connection: psycopg.Connection, taken: Mapping[str, int]) -> None:
+        """Write what is left; the rows are locked."""
+        changed = {sku: quantity for sku, quantity in taken.items() if quantity}
+        if changed:
+            connection.execute(TAKE, [list(changed), list(changed.values())])
+
+
+def run(handler: type[Inventory] = Inventory, member: type[Member] = Member) -> None:
+    """Run a member of the group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
+    log_to_stderr(handler.name)
+    stop = Stop()
+    member(load(GroupSettings), handler(), stop).run()
+
+
+def main() -> None:
+    """Run the inventory consumer until SIGTERM."""
+    run()

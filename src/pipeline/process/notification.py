@@ -1,0 +1,51 @@
+"""The notification group: one mail for each outcome of an order.
+
+A mail is a row, written in the transaction that notes the event; a mail server that fetches them is somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.events import Event, Outcome
+from pipeline.process.member import Member
+from pipeline.runtime import Stop, log_to_stderr
+from pipeline.settings import GroupSettings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+TEXTS = {"order.confirmed": "Your order {} is confirmed.", "order.failed": "Your order {} could not be fulfilled."}
+WRITE = """
+    insert into mails (order_id, event_id, text)
+    select * from unnest(%s::text[], %s::uuid[], %s::text[])
+"""
+
+
+class Notification:
+    """Handles order.confirmed and order.failed."""
+
+    name: ClassVar = "notification"
+    events: ClassVar[Mapping[str, type[Event]]] = dict.fromkeys(TEXTS, Outcome)
+
+    def ready(self) -> None:
+        """It needs nothing but the database."""
+
+    def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
+        """Write the mails."""
+        texts = [TEXTS[event.type].format(event.order_id) for event in events]
+        connection.execute(WRITE, [[one.order_id for one in events], [one.event_id for one in events], texts])
+
+
+def run(handler: type[Notification] = Notification, member: type[Member] = Member) -> None:
+    """Run a member of the group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
+    log_to_stderr(handler.name)
+    stop = Stop()
+    member(load(GroupSettings), handler(), stop).run()
+
+
+def main() -> None:
+    """Run the notification consumer until SIGTERM."""
+    run()

@@ -1,0 +1,43 @@
+"""What the groups tell an order, and what it has come to: who completes the picture writes the outcome, once.
+
+An order is confirmed when it is charged and its goods are reserved, and has failed when it is known that one of them
+will not be. The outcome is an event of the order's, in the transaction that has decided it. The order's row is locked
+first, in the order of ids: so one of two groups is the second, and sees what the first has said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+PAYMENT = """
+    update orders set payment = told.result from unnest(%s::text[], %s::text[]) as told (order_id, result)
+    where orders.order_id = told.order_id
+"""
+STOCK = """
+    update orders set stock = told.result from unnest(%s::text[], %s::text[]) as told (order_id, result)
+    where orders.order_id = told.order_id
+"""
+LOCK = "select from orders where order_id = any(%s) order by order_id for update"
+OUTCOME = """
+    with decided as (
+        update orders set
+            state = case when payment = 'charged' and stock = 'reserved' then 'confirmed' else 'failed' end,
+            last_seq = last_seq + 1
+        where order_id = any(%s) and state = 'pending' and payment is not null and stock is not null
+        returning gen_random_uuid() as event_id, order_id, customer_id, last_seq as seq, 'order.' || state as type
+    )
+    insert into outbox (event_id, order_id, seq, type, payload)
+    select event_id, order_id, seq, type, row_to_json(decided) from decided
+"""
+
+
+def settle(connection: psycopg.Connection, part: str, orders: Sequence[str], results: Sequence[str]) -> None:
+    """Tell each of the orders a result, as `PAYMENT` or as `STOCK`, and write the outcomes that follow."""
+    connection.execute(LOCK, [list(orders)])
+    connection.execute(part, [list(orders), list(results)])
+    connection.execute(OUTCOME, [list(orders)])
