@@ -14,6 +14,9 @@ WORKERS = {
     "slot": "pipeline.publish.slot",
     "watch": "pipeline.publish.watch",
     "payment": "pipeline.process.payment",
+    "inventory": "pipeline.process.inventory",
+    "notification": "pipeline.process.notification",
+    "retry": "pipeline.process.retry",
     "gateway": "pipeline.gateway.server",
 }
 

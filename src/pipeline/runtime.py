@@ -42,6 +42,10 @@ REMINDER_S = 5.0
 DEADLINES = "-c lock_timeout=3s -c idle_in_transaction_session_timeout=15s"
 
 
+# What says that Postgres is away, or too busy with somebody else, and nothing about what it was asked.
+AWAY = (psycopg.OperationalError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
+
+
 class Unavailable(Exception):
     """`what` (a server and its address) did not do its part. Trying again may help, and is safe."""
 
@@ -127,7 +131,7 @@ class Database:
         """A connection that works as far as we know. A failure drops it and surfaces as `Unavailable`."""
         try:
             yield self._connected()
-        except (psycopg.OperationalError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction) as why:
+        except AWAY as why:
             self.close()
             raise Unavailable(self._name, first_line(why)) from why
 

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from chaos.waiting import Deadline
 from pipeline.route.topics import reader_config
 from pipeline.settings import CdcSettings
 from tests.fix_slot import dropped
-from tests.pipeline.workers import until
+from tests.pipeline.workers import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,13 +31,17 @@ def messages(settings: Kafka, topic: str) -> list[Message]:
     consumer = Consumer(reader_config(settings))
     numbers = consumer.list_topics(name).topics[name].partitions
     consumer.assign([TopicPartition(name, number, 0) for number in numbers])
-    found, ended = [], 0
+    found: list[Message] = []
+    ended = 0
+    deadline = Deadline(PATIENCE_S)
     while ended < len(numbers):
-        message = until(lambda: consumer.poll(0.1))
-        if message.error() is None:
+        message = consumer.poll(0.1)
+        if message is None:  # and not if it is false: so is one without a value
+            assert not deadline.passed
+        elif (error := message.error()) is None:
             found.append(message)
         else:
-            assert message.error().code() == KafkaError._PARTITION_EOF
+            assert error.code() == KafkaError._PARTITION_EOF
             ended += 1
     consumer.close()
     return found

@@ -100,8 +100,12 @@ def test_a_slow_walsender_tears_no_transaction(db: psycopg.Connection, settings:
         relay._reading.receive = lambda wait_s: receive(wait_s) if wait_s or next(there) else None  # type: ignore[assignment, method-assign]
         with db.transaction():
             place(db, 1, 2, 3)
-        while not relay.taken:
+
+        def taken() -> bool:
             relay.look()
+            return bool(relay.taken)
+
+        until(taken)
         assert [json.loads(row.payload)["seq"] for row, _ in relay.taken] == [1, 2, 3]
 
 

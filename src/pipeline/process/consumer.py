@@ -125,11 +125,16 @@ class GroupConsumer:
             log.info("%s is no longer ours: %s", where(message), reason(gone.args[0]))
 
     def _broker_error(self, error: KafkaError) -> None:
-        if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
-            log.error("%s told this consumer to end: %s", broker(self._settings), reason(error))
-            sys.exit(1)
-        if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
-            self._outage.tell(f"{broker(self._settings)}: {reason(error)}")  # librdkafka mends it by itself
+        broker_error(self._settings, self._outage, error)
+
+
+def broker_error(settings: ConsumerSettings, outage: Outage, error: KafkaError) -> None:
+    """End the process if a member can never work again; else say what librdkafka is mending by itself."""
+    if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
+        log.error("%s told this consumer to end: %s", broker(settings), reason(error))
+        sys.exit(1)
+    if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
+        outage.tell(f"{broker(settings)}: {reason(error)}")
 
 
 def decode(message: Message) -> OrderPlaced:

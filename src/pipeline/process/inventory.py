@@ -15,10 +15,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.events import Event, ItemOrdered, Outcome
-from pipeline.process.member import Member
+from pipeline.process.member import run
 from pipeline.process.orders import STOCK, settle
-from pipeline.runtime import Stop, log_to_stderr
-from pipeline.settings import GroupSettings, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,13 +89,6 @@ class Inventory:
             connection.execute(TAKE, [list(changed), list(changed.values())])
 
 
-def run(handler: type[Inventory] = Inventory, member: type[Member] = Member) -> None:
-    """Run a member of the group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
-    log_to_stderr(handler.name)
-    stop = Stop()
-    member(load(GroupSettings), handler(), stop).run()
-
-
 def main() -> None:
     """Run the inventory consumer until SIGTERM."""
-    run()
+    run(Inventory)

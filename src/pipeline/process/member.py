@@ -19,28 +19,29 @@ explicit: a stored offset would be committed behind our back.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import ValidationError
 
 from pipeline.events import Event
 from pipeline.process import inbox
+from pipeline.process.consumer import broker_error
 from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import POISON, Failure, Letter
 from pipeline.quarantine.parking import Parked, Parking
-from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, is_fatal, reason, require_topic
-from pipeline.runtime import Database, Outage, Stop, Unavailable
+from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, reason, require_topic
+from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.settings import GroupSettings, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import psycopg
+    from confluent_kafka import KafkaError
 
     from pipeline.route.topics import Config
-    from pipeline.settings import GroupSettings
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +257,11 @@ class Member:
                 log.info("%s is no longer ours: %s", first, reason(gone.args[0]))
 
     def _broker_error(self, error: KafkaError) -> None:
-        if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
-            log.error("%s told this consumer to end: %s", broker(self._settings), reason(error))
-            sys.exit(1)
-        if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
-            self._outage.tell(f"{broker(self._settings)}: {reason(error)}")  # librdkafka mends it by itself
+        broker_error(self._settings, self._outage, error)
+
+
+def run(handler: type[Handler], member: type[Member] = Member) -> None:
+    """Run a member of the handler's group until SIGTERM. `member` is for variations on it, such as seeded bugs."""
+    log_to_stderr(handler.name)
+    stop = Stop()
+    member(load(GroupSettings), handler(), stop).run()

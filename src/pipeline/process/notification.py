@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.events import Event, Outcome
-from pipeline.process.member import Member
-from pipeline.runtime import Stop, log_to_stderr
-from pipeline.settings import GroupSettings, load
+from pipeline.process.member import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,13 +37,6 @@ class Notification:
         connection.execute(WRITE, [[one.order_id for one in events], [one.event_id for one in events], texts])
 
 
-def run(handler: type[Notification] = Notification, member: type[Member] = Member) -> None:
-    """Run a member of the group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
-    log_to_stderr(handler.name)
-    stop = Stop()
-    member(load(GroupSettings), handler(), stop).run()
-
-
 def main() -> None:
     """Run the notification consumer until SIGTERM."""
-    run()
+    run(Notification)

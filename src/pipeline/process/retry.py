@@ -22,7 +22,7 @@ from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import Failure
 from pipeline.quarantine.parking import Parking
 from pipeline.route.topics import full_name
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import AWAY, Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import RetrySettings, load
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Retry:
             event = self._work.read(head.letter)
             with connection.transaction():  # what it has begun is undone, and the order is ours still
                 self._work.once(connection, [event] if event else [])
-        except Unavailable:
+        except (Unavailable, *AWAY):
             raise
         except Exception as why:  # noqa: BLE001 - whatever it is, it is about this event
             self.failed(connection, due, head, why)

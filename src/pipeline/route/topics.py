@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 ORDERS = "orders"
 PROGRESS = "progress"  # how far a relay with transactions has come; one for each slot, only the last word counts
 DEAD, RETRY = "dead", "retry"  # what a group could not handle, and what comes back from there; one each for each group
-PARTITIONS = {
-    ORDERS: 12,
-    PROGRESS: 1,
-    DEAD: 12,
-    RETRY: 12,
-}  # when made. More of them later: orders under way go on in another partition
+# When made. More of them later: orders under way go on in another partition.
+PARTITIONS = {ORDERS: 12, PROGRESS: 1, DEAD: 12, RETRY: 12}
 TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}, DEAD: {"retention.ms": "-1"}}  # until somebody has looked
 
 Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
