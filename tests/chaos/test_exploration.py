@@ -288,6 +288,30 @@ def test_replayed() -> None:
     assert "FIXED" not in unknown.story()
 
 
+def test_replayed_where_no_fault_is_needed() -> None:
+    """A schedule is run again also where the bug showed in the fault-free runs, which is told; it is not fixed then."""
+    schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
+    worse, place = Verdict(Schedule(), ()), Place(bug())
+    worse.violations.append(Violation("order per key", "k", "2 came before 1"))
+    place.recording = replace(RECORDING, runs=(worse,), reasons=("the fault-free run is violated: order per key",))
+    found = explore(place).replayed(schedule)
+    assert "violated in 10 of 10 runs" in found.story()
+    assert "unknown     the fault-free run is violated" in found.story()
+
+    place.what = lambda _schedule, _verdict: None
+    found = explore(place).replayed(schedule)
+    assert (found.status, len(found.verdicts)) == ("violated", 10)
+    assert "FIXED" not in found.story()
+
+    def missing(schedule: Schedule, _verdict: Verdict) -> None:
+        raise UnknownName("point", str(schedule), [])
+
+    place.what = missing
+    with pytest.raises(UnknownName):
+        explore(place).replayed(schedule)
+    assert "the fault-free run is violated" in place.told[0].story(), "why there is no such point is told"
+
+
 def test_fixed_is_what_was_carried_out_in_full() -> None:
     """A counterexample of which a fault is not reached any more, or a run proves nothing, is kept, and not fixed."""
     schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
