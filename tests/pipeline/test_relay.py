@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from pipeline.publish.outbox import Row
-from pipeline.publish.polling import Relay, Reports, proven
+from pipeline.publish.polling import CLAIM, PER_SHARD, Relay, Reports, proven
 from pipeline.runtime import Database, Unavailable
 from pipeline.settings import RelaySettings
 from tests.pipeline.slots import committed, messages
@@ -19,6 +19,7 @@ from tests.pipeline.workers import PAYLOAD, TRACEPARENT, place, unpublished, unt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from chaos import Lane
     from tests.pipeline.workers import Start
@@ -102,6 +103,31 @@ def test_only_proven_rows_are_marked(db: psycopg.Connection, settings: RelaySett
         HalfDeaf(settings, database).publish()
     assert unpublished(db) == [(a, 2), (a, 3)]
     assert b not in dict(unpublished(db))
+
+
+def scans(plan: dict[str, Any], table: str) -> Iterator[dict[str, Any]]:
+    """The parts of a plan that read this table."""
+    if plan.get("Relation Name") == table:
+        yield plan
+    for part in plan.get("Plans", ()):
+        yield from scans(part, table)
+
+
+def test_a_round_reads_what_it_takes(settings: RelaySettings, database: Database) -> None:
+    """Of a backlog that nobody has counted yet, a round reads its own part, or a long one would take for ever."""
+    Relay(settings, database).publish()
+    with database.connection() as connection, connection.transaction(force_rollback=True):
+        connection.execute("truncate outbox, orders cascade")  # what was known of how many rows there are is forgotten
+        connection.execute("insert into orders (order_id, customer_id, amount, currency) values ('o', 'c', 1, 'EUR')")
+        connection.execute(
+            "insert into outbox (event_id, order_id, seq, type, payload) "
+            "select gen_random_uuid(), 'o', n, 'order.placed', to_json(repeat('-', 1700)) "
+            "from generate_series(1, 20000) as n"
+        )
+        [relay] = connection.execute("select name, token from relays").fetchall()
+        [[[explained]]] = connection.execute(f"explain (analyze, format json) {CLAIM}", [PER_SHARD, *relay]).fetchall()
+    read = [scan["Actual Rows"] * scan["Actual Loops"] for scan in scans(explained["Plan"], "outbox")]
+    assert read == [PER_SHARD]
 
 
 def test_a_row_that_commits_late_is_not_skipped(
