@@ -55,12 +55,22 @@ def outstanding(lane: Lane) -> str:
     return condition.outstanding(lane)
 
 
+def wait_until_behind(lane: Lane, count: int) -> None:
+    """Wait for the transaction's end, which the broker writes after it has said that the transaction is over."""
+    wait_until(
+        "the transaction's end",
+        lambda: outstanding(lane),
+        Deadline(PATIENCE_S),
+        accept=lambda said: f" {count} messages behind" in said,
+    )
+
+
 def test_the_end_of_a_transaction_is_no_message(lane: Lane, producer: Producer) -> None:
     """A group that has committed every message is drained, though the transaction's end has an offset too."""
     produce(lane, producer, 2)
     producer.commit_transaction(PATIENCE_S)
     commit(lane, 1)
-    assert "2 messages behind" in outstanding(lane)
+    wait_until_behind(lane, 2)
     commit(lane, 2)
     wait_until("it to be drained", lambda: not outstanding(lane), Deadline(PATIENCE_S))
 
@@ -79,7 +89,7 @@ def test_a_transaction_under_way_may_bring_messages(lane: Lane, producer: Produc
     produce(lane, producer, 2)
     assert "2 messages behind" in outstanding(lane)
     producer.commit_transaction(PATIENCE_S)
-    assert "3 messages behind" in outstanding(lane)
+    wait_until_behind(lane, 3)
 
 
 def test_rows_of_no_columns_are_rows(onecharge: Session) -> None:
