@@ -222,6 +222,8 @@ class Explorer:
                 self.saved.add(self.result.counterexample.smallest.schedule)
             if interrupted or self.result.verdicts or self.result.recording.reasons:
                 self.ground.tell(self.result)
+            if interrupted:
+                raise KeyboardInterrupt from None  # see `chaos.sweep.run_sweep`
             raise
         finally:
             self.result.seconds = self.result.seconds or time.monotonic() - began

@@ -238,6 +238,8 @@ def run_sweep(
         sweep.seconds = time.monotonic() - began
         if interrupted or sweep.verdicts:
             ground.tell(sweep)
+        if interrupted:  # without its place, which may have no line in Python 3.11, and then is an error within pytest
+            raise KeyboardInterrupt from None
         raise
     if whole:
         sweep.reasons += _unbroken(sweep) if shard == WHOLE else []

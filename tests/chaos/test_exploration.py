@@ -312,6 +312,21 @@ def test_replayed_where_no_fault_is_needed() -> None:
     assert "the fault-free run is violated" in place.told[0].story(), "why there is no such point is told"
 
 
+@pytest.mark.parametrize("begin", [lambda place: explore(place).run(), run_sweep])
+def test_an_interrupt_comes_without_its_place(begin: Callable[[Place], object]) -> None:
+    """Ctrl-C between two lines has no line in Python 3.11, by which pytest fails: what is raised is from elsewhere."""
+
+    def interrupt(_schedule: Schedule, _verdict: Verdict) -> None:
+        raise KeyboardInterrupt
+
+    place = Place(interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        begin(place)
+    assert "each" not in {entry.name for entry in raised.traceback}
+    assert (raised.value.__cause__, raised.value.__suppress_context__) == (None, True)
+    assert "it was interrupted" in place.told[0].story()
+
+
 def test_fixed_is_what_was_carried_out_in_full() -> None:
     """A counterexample of which a fault is not reached any more, or a run proves nothing, is kept, and not fixed."""
     schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
