@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -134,12 +135,28 @@ def test_what_was_not_confirmed_comes_again(
     assert [one["seq"] for one in on_topic(settings) if one["key"] == order] == [1, 2, 1, 2]
 
 
-class Slow(CdcRelay):
-    """Hands nothing to Kafka for a minute."""
+class Patient(CdcRelay):
+    """Lets events wait for company, for a minute."""
 
     def config(self) -> Config:
         """The usual, but for the time."""
         return super().config() | {"linger.ms": 60_000, "message.timeout.ms": 120_000}
+
+
+def test_when_nothing_more_is_there_it_is_sent(db: psycopg.Connection, settings: CdcSettings) -> None:
+    """Events wait for others only while the slot has others."""
+    order = place(db, 1, 2)
+    with closing(Patient(settings)) as relay:
+        carried(db, settings, relay)
+    assert [one["seq"] for one in on_topic(settings) if one["key"] == order] == [1, 2]
+
+
+class Slow(Patient):
+    """Hands nothing to Kafka for a minute."""
+
+    def poll(self, seconds: float, *, at_once: bool = False) -> None:  # noqa: ARG002 - that is the point
+        """Hear what Kafka has answered, and leave what waits for company."""
+        super().poll(seconds)
 
 
 def test_what_is_received_is_not_confirmed(db: psycopg.Connection, settings: CdcSettings) -> None:

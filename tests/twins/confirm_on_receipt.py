@@ -22,6 +22,11 @@ class ConfirmOnReceipt(CdcRelay):
         """BUG: should be what Kafka has given an offset."""
         return stream.received
 
+    def deliver(self) -> None:
+        """Hand over what is confirmed already."""
+        self._confirm()
+        super().deliver()
+
 
 def main() -> None:
     """Run it in the place of `pipeline.publish.relay:main`."""

@@ -127,13 +127,15 @@ class CdcRelay:
         """
         if self._stream is None:
             self.ready()
-        self.look()
+        more = self.look()
         self.deliver()
+        if not (more or self.progress.idle):
+            self.poll(BUSY_S, at_once=True)
         self._confirm()
         self._heartbeat.beat(self.progress.confirmed)
 
-    def look(self) -> None:
-        """Read what has come, and no more than we have room for."""
+    def look(self) -> bool:
+        """Read what has come, and no more than we have room for. Returns whether there may be more."""
         stream, size, rest = self._reading, 0, 0.0
         for wait_s in chain([QUIET_S if self.progress.idle else BUSY_S], repeat(0.0, AT_ONCE - 1)):
             frame = stream.receive(wait_s)
@@ -141,7 +143,7 @@ class CdcRelay:
                 rest = rest or time.monotonic() + self.together_s
                 frame = stream.receive(max(0.0, rest - time.monotonic()))
             if frame is None:
-                break
+                return False
             if isinstance(frame, Keepalive):
                 self.progress.nothing_before(frame.end_lsn)
                 if frame.wants_reply:
@@ -151,6 +153,7 @@ class CdcRelay:
                 size += len(frame.message)
                 if size > BYTES_AT_ONCE:
                     break
+        return True
 
     def deliver(self) -> None:
         """Hand what was read to the producer."""
@@ -183,7 +186,7 @@ class CdcRelay:
     def config(self) -> Config:
         """What the producer is told."""
         return producer_config(self._settings) | {
-            "linger.ms": 0.5,  # rows come in bursts; what a longer wait gains in throughput, it costs in latency
+            "linger.ms": 5,  # while more is coming; when nothing is, what there is is sent at once
             "queue.buffering.max.messages": 50_000,
             "queue.buffering.max.kbytes": 65_536,
         }
@@ -262,10 +265,13 @@ class CdcRelay:
 
         return report
 
-    def poll(self, seconds: float) -> None:
-        """Hear what Kafka has answered. A producer that will never work again says so by an exception of its own."""
+    def poll(self, seconds: float, *, at_once: bool = False) -> None:
+        """Hear what Kafka has answered; `at_once`: send what would wait for company, and hear that it was answered.
+
+        A producer that will never work again says so by an exception of its own.
+        """
         try:
-            self.producer.poll(seconds)
+            (self.producer.flush if at_once else self.producer.poll)(seconds)
         except KafkaException as why:
             self._failed(why.args[0])
 

@@ -16,7 +16,7 @@ import struct
 from struct import Struct
 from typing import NamedTuple, TypeAlias
 
-_INT16, _INT32, _SIZE = Struct("!H"), Struct("!I"), Struct("!i")
+_INT16, _INT32, _SIZE, _ROW = Struct("!H"), Struct("!I"), Struct("!i"), Struct("!IBH")
 _BEGIN, _COMMIT, _MESSAGE = Struct("!QqI"), Struct("!BQQq"), Struct("!BQ")
 _NULL, _TEXT, _NEW = b"ntN"
 _SKIPPED = b"OYUDT"  # origin, type, update, delete, truncate
@@ -140,14 +140,13 @@ class Decoder:
         raise Undecodable(f"of the kind {kind!r}, which there is not", data)
 
     def _insert(self, data: bytes) -> tuple[Insert, int]:
-        (oid,) = _INT32.unpack_from(data, 1)
+        oid, new, count = _ROW.unpack_from(data, 1)
         relation = self.relations.get(oid)
         if relation is None:
             raise Undecodable(f"a row of the relation {oid}, which was not described before", data)
-        (count,) = _INT16.unpack_from(data, 6)
-        if data[5] != _NEW or count != len(relation.columns):
+        if new != _NEW or count != len(relation.columns):
             raise Undecodable(f"expected a new row of {len(relation.columns)} columns of {relation.name}", data)
-        at, size = 8, _INT32.unpack_from
+        at, size = 1 + _ROW.size, _INT32.unpack_from
         values: list[bytes | None] = []
         for _ in range(count):
             kind = data[at]

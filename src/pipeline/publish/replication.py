@@ -31,7 +31,7 @@ from pipeline.runtime import Unavailable, address, first_line
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
-_DATA, _KEEPALIVE, _STATUS = Struct("!QQq"), Struct("!QqB"), Struct("!cQQQqB")
+_DATA, _KEEPALIVE, _STATUS = Struct("!cQQq"), Struct("!cQqB"), Struct("!cQQQqB")
 _EPOCH_US = 946_684_800_000_000  # of Postgres, 2000-01-01, in Unix time
 
 SILENCE_S = 3.0  # a report a second is answered in between
@@ -64,14 +64,16 @@ def decode(frame: bytes | memoryview) -> Frame:
     Raises:
         Undecodable: it is none.
     """
-    kind, size = frame[:1], len(frame)
-    if kind == b"w" and size > _DATA.size:
-        lsn, _, _ = _DATA.unpack_from(frame, 1)
-        return Data(lsn, bytes(frame[1 + _DATA.size :]))
-    if kind == b"k" and size == 1 + _KEEPALIVE.size:
-        end_lsn, _, wants_reply = _KEEPALIVE.unpack_from(frame, 1)
-        return Keepalive(end_lsn, bool(wants_reply))
-    why = f"a frame of the kind {bytes(kind)!r} with so many bytes is none of the replication protocol's"
+    size = len(frame)
+    if size > _DATA.size:
+        kind, lsn, _, _ = _DATA.unpack_from(frame)
+        if kind == b"w":
+            return Data(lsn, bytes(frame[_DATA.size :]))
+    if size == _KEEPALIVE.size:
+        kind, end_lsn, _, wants_reply = _KEEPALIVE.unpack_from(frame)
+        if kind == b"k":
+            return Keepalive(end_lsn, bool(wants_reply))
+    why = f"a frame of the kind {bytes(frame[:1])!r} with so many bytes is none of the replication protocol's"
     raise Undecodable(why, bytes(frame))
 
 
