@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 
     import psycopg
 
+FIRST_TIMES = """
+    insert into inbox (consumer_group, event_id) select %s, unnest(%s::uuid[])
+    on conflict do nothing returning event_id
+"""
+
 
 def first_time(connection: psycopg.Connection, group: str, event_id: UUID) -> bool:
     """Note the event as seen by `group`; False if it was already. Call it in the transaction of the effect.
@@ -27,8 +32,4 @@ def first_times(connection: psycopg.Connection, group: str, event_ids: Iterable[
     In the order of their ids, whatever their order is: two members that have the same events wait for each other, and
     not both at once.
     """
-    insert = """
-        insert into inbox (consumer_group, event_id) select %s, unnest(%s::uuid[])
-        on conflict do nothing returning event_id
-    """
-    return {event_id for (event_id,) in connection.execute(insert, [group, sorted(event_ids)])}
+    return {event_id for (event_id,) in connection.execute(FIRST_TIMES, [group, sorted(event_ids)])}

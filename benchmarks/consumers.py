@@ -1,0 +1,196 @@
+"""Consumer groups: events a second, beside what Postgres does of the same SQL, and how soon a killed member is back.
+
+inventory_events_per_s       a backlog on the topic, handled by one member: from its first commit of offsets to the last
+inventory_events_per_cpu_s   the same for each second of the member's CPU
+pgbench_events_per_s         the same statements, in transactions as large, on the same servers: one client of pgbench,
+                             which decides nothing and has no Kafka; the statement that fetches its arguments included
+inventory_to_pgbench         the ratio
+restart_ms                   from SIGKILL to the first COMMIT of the member that takes its place: a static one, forked
+                             from a warm parent, events waiting; median
+
+Medians of several rounds; who begins changes from round to round. Every second order is charged already, so half of
+the events bring an outcome with them. A backlog that is not handled in full ends this with what was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+import psutil
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks.relay import beside_postgres, cpu_s
+from benchmarks.report import arguments, report
+from chaos import Session
+from chaos.history import Broke, Replied
+from chaos.waiting import Deadline, wait_until
+from pipeline.process import inbox, inventory, orders
+from pipeline.process.member import AT_ONCE
+from pipeline.quarantine import parking
+from tests.fix_groups import groups
+from tests.fix_pipeline import SCHEMA
+
+if TYPE_CHECKING:
+    from chaos import Lane
+
+PATIENCE_S = 120.0
+SKUS = 100
+SOME_STOCK = "insert into stock select 'sku-' || n, 1000000000 from generate_series(0, %s - 1) n"
+SOME_ORDERS = """
+    insert into orders (order_id, customer_id, amount, currency, payment)
+    select %s || n, 'c-1', 1999, 'EUR', case n %% 2 when 0 then 'charged' end from generate_series(0, %s - 1) n
+"""
+BATCHES = """
+    create table batches as
+    select n / {size} as batch, array_agg(md5('event-' || n)::uuid order by md5('event-' || n)) as events,
+        array_agg('bench-' || n order by n) as orders, array_agg('sku-' || n % {skus} order by n) as skus,
+        array_agg(1::bigint order by n) as ones, array_agg('reserved'::text order by n) as states,
+        (select array_agg('sku-' || s) from generate_series(0, {skus} - 1) s) as all_skus,
+        (select array_agg({size} / {skus}) from generate_series(0, {skus} - 1) s) as taken
+    from generate_series(0, {rows} - 1) n group by 1
+"""
+"""What pgbench is given: each row the arguments of one transaction."""
+STATEMENTS = [
+    (parking.WAITING, "group", "orders"),
+    (inbox.FIRST_TIMES, "group", "events"),
+    (inventory.LEFT, "all_skus"),
+    (inventory.TAKE, "all_skus", "taken"),
+    (inventory.DECIDE, "orders", "skus", "ones", "states"),
+    (orders.LOCK, "orders"),
+    (orders.STOCK, "orders", "states"),
+    (orders.OUTCOME, "orders"),
+]
+"""What a batch of the inventory group is for Postgres."""
+
+
+class Handled(NamedTuple):
+    """How fast a backlog went: by the clock, and by what the member used of a CPU."""
+
+    events_per_s: float
+    events_per_cpu_s: float
+
+
+def script() -> str:
+    """A transaction of the inventory group for pgbench; `batch` is the number of the first, before it."""
+    lines = [r"\set batch :batch + 1", r"select * from batches where batch = :batch \gset", "begin;"]
+    for statement, *names in STATEMENTS:
+        text = " ".join(statement.split())
+        for name in names:
+            text = text.replace("%s", f":{name}", 1)
+        lines.append(text + ";")
+    return "\n".join([*lines, "commit;\n"])
+
+
+def by_pgbench(session: Session, lane: Lane, events: int) -> float:
+    """Events a second that Postgres can handle, one client asking."""
+    lane.execute(SOME_ORDERS, ["bench-", events])
+    lane.execute(BATCHES.format(size=AT_ONCE, skus=SKUS, rows=events))
+    lane.execute("alter table batches add primary key (batch)")
+    file = session.output / "batch.sql"
+    file.write_text(script(), encoding="utf-8")
+    argv = [str(beside_postgres(session, "pgbench")), "-n", "-M", "prepared", "-t", str(events // AT_ONCE), "-r"]
+    argv += ["-D", "batch=-1", "-D", "group=bench", "-f", str(file), lane.postgres]
+    process = session.supervisor.spawn("pgbench", argv, env={"PATH": os.environ["PATH"]})
+    ended = process.wait(Deadline(PATIENCE_S))
+    text = process.log.read_text(encoding="utf-8")
+    if ended.status != 0 or (found := re.search(r"^tps = ([0-9.]+)", text, re.MULTILINE)) is None:
+        sys.exit(f"pgbench has failed:\n{text}")
+    return float(found[1]) * AT_ONCE
+
+
+def fill(lane: Lane, events: int) -> None:
+    """Put so many order.placed on the topic, and their orders into the database."""
+    lane.execute(SOME_ORDERS, ["order-", events])
+    producer = Producer({"bootstrap.servers": lane.kafka, "linger.ms": 5, "queue.buffering.max.messages": 0})
+    for number in range(events):
+        event = {"event_id": str(UUID(int=number)), "type": "order.placed", "order_id": f"order-{number}", "seq": 1}
+        goods = {"customer_id": "c-1", "sku": f"sku-{number % SKUS}", "quantity": 1}
+        producer.produce(f"{lane.name}.orders", json.dumps(event | goods), f"order-{number}")
+        producer.poll(0)
+    producer.flush()
+
+
+def by_a_member(session: Session, lane: Lane, events: int) -> Handled:
+    """Have one member of the inventory group handle so many events."""
+    fill(lane, events)
+    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": f"{lane.name}.inventory"})
+    place = TopicPartition(f"{lane.name}.orders", 0)
+
+    def done() -> int:
+        return max(0, int(consumer.committed([place], timeout=10)[0].offset))
+
+    env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": lane.name}
+    argv = [sys.executable, "-m", "pipeline", "inventory"]
+    worker = session.supervisor.spawn("inventory", argv, env={**env, "PATH": os.environ["PATH"]})
+    wait = partial(wait_until, deadline=Deadline(PATIENCE_S), every=0.01, logs=[worker.log])
+    first = wait("the member to begin", done)
+    process = psutil.Process(worker.pid)
+    began, used = time.monotonic(), cpu_s(process)
+    wait("the member to end", done, accept=lambda n: n >= events)
+    took, used = time.monotonic() - began, cpu_s(process) - used
+    worker.stop(Deadline(PATIENCE_S))
+    consumer.close()
+    [(reserved,)] = lane.look("select count(*) from reservations where state = 'reserved' and order_id like 'order-%'")
+    if reserved != events:
+        sys.exit(f"{reserved} of {events} orders have a reservation")
+    return Handled((events - first) / took, (events - first) / used)
+
+
+def rounds(session: Session, count: int, events: int) -> dict[str, float]:
+    """The same backlog by both, so many times; medians."""
+    found: dict[str, list[float]] = {}
+    for number in range(count):
+        for arm in ("member", "pgbench") if number % 2 == 0 else ("pgbench", "member"):
+            with session.lane(schema=SCHEMA, topics={"orders": 1, "retry.inventory": 1}) as lane:
+                lane.execute(SOME_STOCK, [SKUS])
+                if arm == "pgbench":
+                    found.setdefault("pgbench_events_per_s", []).append(by_pgbench(session, lane, events))
+                    continue
+                for what, value in by_a_member(session, lane, events)._asdict().items():
+                    found.setdefault(f"inventory_{what}", []).append(value)
+    figures = {name: statistics.median(values) for name, values in found.items()}
+    return figures | {"inventory_to_pgbench": figures["inventory_events_per_s"] / figures["pgbench_events_per_s"]}
+
+
+def restarts_ms(session: Session, count: int) -> list[float]:
+    """From SIGKILL before the first COMMIT of a member to the one of its successor, so many times."""
+    took = []
+    with groups(session) as system:
+        for _ in range(count):
+            verdict = system.drill("inventory/postgres.commit[key-1]#1:crash-before")
+            verdict.require_holds()
+            [killed] = [event.at for event in verdict.history if isinstance(event, Broke)]
+            replies = [event for event in verdict.history if isinstance(event, Replied)]
+            back = next(one.at for one in replies if one.point.startswith("inventory~1/postgres.commit"))
+            took.append(1000 * (back - killed))
+    return took
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often a backlog is handled (default: 3)")
+    parser.add_argument("--events", type=int, default=50_000, help="how long it is (default: 50,000)")
+    parser.add_argument("--restarts", type=int, default=20, help="how often a member is killed (default: 20)")
+    options = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="consumers-") as directory, Session(Path(directory)) as session:
+        if options.rounds:
+            figures |= rounds(session, options.rounds, options.events)
+        if options.restarts:
+            figures["restart_ms"] = statistics.median(restarts_ms(session, options.restarts))
+    report(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
