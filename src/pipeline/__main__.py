@@ -1,11 +1,12 @@
 """`python -m pipeline WORKER`: run one worker until SIGTERM; `slot` ends when the slot is made.
 
-Settings come from the environment.
+Settings come from the environment. `python -m pipeline replay GROUP` sends dead letters back; `--help` says which.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 
 WORKERS = {
@@ -19,12 +20,16 @@ WORKERS = {
     "retry": "pipeline.process.retry",
     "gateway": "pipeline.gateway.server",
 }
+TOOLS = {"replay": "pipeline.quarantine.replay"}  # for people, with options
 
 
 def main() -> None:
-    """Import the worker named on the command line, and only that one, and run it."""
+    """Import what is named on the command line, and only that, and run it."""
+    if sys.argv[1:2] and sys.argv[1] in TOOLS:
+        import_module(TOOLS[sys.argv[1]]).main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
-    parser.add_argument("worker", choices=WORKERS)
+    parser.add_argument("worker", choices=[*WORKERS, *TOOLS])
     import_module(WORKERS[parser.parse_args().worker]).main()
 
 

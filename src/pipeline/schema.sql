@@ -145,6 +145,16 @@ create table if not exists parked_events (
 );
 create index if not exists parked_events_in_order on parked_events (consumer_group, order_id, place);
 
+-- Dead letters that were sent back to their group, by whom.
+create table if not exists replays (
+    consumer_group text not null,
+    origin         text not null,  -- topic[partition]@offset
+    replays        integer not null,  -- for the first time, the second, ...
+    sent_at        timestamptz not null default now(),
+    sent_by        text not null default current_user,
+    primary key (consumer_group, origin, replays)
+);
+
 -- What there is to sell.
 create table if not exists stock (
     sku       text primary key,

@@ -93,6 +93,10 @@ class RetrySettings(Postgres, Kafka):
     retry_budget: int = Field(default=8, ge=1, description="attempts before an event is given up")
 
 
+class ReplaySettings(Postgres, Kafka):
+    """For `pipeline.quarantine.replay`."""
+
+
 class PaymentSettings(ConsumerSettings):
     """For `pipeline.process.payment`."""
 

@@ -19,9 +19,10 @@ from pipeline.events import Event, Outcome
 from pipeline.process.member import Handler, Member
 from pipeline.process.notification import Notification
 from pipeline.process.retry import Retry
+from pipeline.quarantine.replay import Replay, dead_letters
 from pipeline.route.topics import producer_config
 from pipeline.runtime import Stop, Unavailable
-from pipeline.settings import GroupSettings, RetrySettings
+from pipeline.settings import GroupSettings, ReplaySettings, RetrySettings
 from tests.pipeline.slots import committed, messages
 from tests.pipeline.workers import until
 
@@ -185,7 +186,8 @@ def test_what_waits_is_handled_in_its_order(db: psycopg.Connection, settings: Gr
         assert headers["x-attempts"] == b"6"
         assert headers["x-exception"] == b"builtins.ValueError"
         assert not well.carry()
-        send(settings, events[0], topic="retry.notification")
+        told = ReplaySettings(**settings.model_dump(include={"database_url", "kafka_bootstrap_servers", "namespace"}))
+        assert len(Replay(told, "notification", 1000).send(dead_letters(told, "notification"))) == 1
 
         def tried() -> bool:
             look(one)

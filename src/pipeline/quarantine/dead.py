@@ -6,6 +6,9 @@ those of the origin; a few headers are added, and those of an earlier burial are
 x-group x-origin-topic x-origin-partition x-origin-offset x-origin-timestamp   where it was
 x-kind                                                                         poison or failing
 x-exception x-message x-attempts x-first-failure x-last-failure                what has happened
+x-replays                                                                      how often it was sent back, if it was
+
+What comes back dead (`pipeline.quarantine.replay`) keeps the origin that it had.
 
 A letter is buried when Kafka has confirmed it, and before its origin's offset is committed or its row is marked. A
 crash in between buries it again: `x-origin-*` says that it is the same.
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Kafka
 
 OURS = "x-"  # headers that begin so are about burials
+REPLAYS = "x-replays"
 PATIENCE_S = 10.0
 
 
@@ -86,20 +90,21 @@ class DeadLetters:
 
 def headers(group: str, letter: Letter, failure: Failure) -> list[tuple[str, str | bytes | None]]:
     """Those of the origin, and why it is here."""
-    added = {
-        "group": group,
-        "origin-topic": letter.topic,
-        "origin-partition": letter.partition,
-        "origin-offset": letter.offset,
-        "origin-timestamp": letter.at_ms,
-        "kind": failure.kind,
-        "exception": failure.exception,
-        "message": failure.message,
-        "attempts": failure.attempts,
-        "first-failure": f"{failure.first:.3f}",
-        "last-failure": f"{failure.last:.3f}",
+    told = {
+        "x-group": group,
+        "x-origin-topic": letter.topic,
+        "x-origin-partition": letter.partition,
+        "x-origin-offset": letter.offset,
+        "x-origin-timestamp": letter.at_ms,
+        "x-kind": failure.kind,
+        "x-exception": failure.exception,
+        "x-message": failure.message,
+        "x-attempts": failure.attempts,
+        "x-first-failure": f"{failure.first:.3f}",
+        "x-last-failure": f"{failure.last:.3f}",
     }
-    kept: list[tuple[str, str | bytes | None]] = [
-        (name, value) for name, value in letter.headers if not name.startswith(OURS)
-    ]
-    return [*kept, *((f"{OURS}{name}", str(value).encode(errors="replace")) for name, value in added.items())]
+    added: dict[str, str | bytes | None] = {name: str(value).encode(errors="replace") for name, value in told.items()}
+    was = dict(letter.headers)
+    if REPLAYS in was:
+        added |= {name: value for name, value in was.items() if name.startswith("x-origin-") or name == REPLAYS}
+    return [*((name, value) for name, value in letter.headers if not name.startswith(OURS)), *added.items()]

@@ -1,0 +1,162 @@
+"""Dead letters go back to their group, as the events they were, once, and not for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.quarantine.dead import DeadLetters
+from pipeline.quarantine.letters import FAILING, POISON, Failure, Letter
+from pipeline.quarantine.replay import Replay, dead_letters, main
+from pipeline.runtime import Unavailable
+from pipeline.settings import ReplaySettings
+from tests.pipeline.slots import messages
+from tests.pipeline.workers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    from chaos import Lane
+
+GROUP = "inventory"
+
+
+@pytest.fixture
+def settings(lane: Lane, namespace: str, db: psycopg.Connection) -> ReplaySettings:
+    """For a group that is new."""
+    db.execute("truncate replays")
+    return ReplaySettings(database_url=lane.postgres, kafka_bootstrap_servers=lane.kafka, namespace=namespace)
+
+
+def letter(order: str, offset: int, *headers: tuple[str, bytes | None], topic: str = "orders") -> Letter:
+    """One that a group cannot handle."""
+    value = json.dumps({"order_id": order, "at": offset}).encode()
+    return Letter(topic, 0, offset, 1_700_000_000_000, order.encode(), value, [("a", b"\xff"), *headers])
+
+
+def bury(settings: ReplaySettings, *letters: Letter, kind: str = FAILING) -> None:
+    """Put them where the group's dead letters are."""
+    dead = DeadLetters(settings, GROUP)
+    until(lambda: attempt(lambda: dead.bury([(one, Failure.of(ValueError("why"), kind=kind)) for one in letters])))
+
+
+def attempt(step: Callable[[], object]) -> bool:
+    """Whether it worked; the topic may be about to be made."""
+    try:
+        step()
+    except Unavailable:
+        return False
+    return True
+
+
+def sent(settings: ReplaySettings) -> list[Any]:
+    """What is on the group's retry topic."""
+    return messages(settings, f"retry.{GROUP}")
+
+
+def replayed(settings: ReplaySettings, *more: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the command line do it."""
+    for name, value in settings.model_dump().items():
+        monkeypatch.setenv(name.upper(), value)
+    until(lambda: attempt(lambda: Replay(settings, GROUP, 1e6).send([])))
+    main([GROUP, "--per-second", "1000", *more])
+
+
+def test_it_is_the_same_event(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, value and headers are what they were, each order's in their sequence; and it says how often it was sent."""
+    letters = [letter("o-1", 7), letter("o-2", 9), letter("o-1", 11)]
+    bury(settings, letters[2], letters[0], letters[1])
+    replayed(settings, monkeypatch=monkeypatch)
+    found = sent(settings)
+    assert [json.loads(one.value())["at"] for one in found if one.key() == b"o-1"] == [7, 11]
+    assert {(one.key(), one.value()) for one in found} == {(one.key, one.value) for one in letters}
+    for one in found:
+        assert ("a", b"\xff") in one.headers()
+        assert dict(one.headers())["x-replays"] == b"1"
+
+
+def test_twice_is_once(settings: ReplaySettings, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent is noted, with who has sent it, and sent again only on demand; a letter buried twice is one."""
+    bury(settings, letter("o-1", 7))
+    bury(settings, letter("o-1", 7))
+    replayed(settings, monkeypatch=monkeypatch)
+    replayed(settings, monkeypatch=monkeypatch)
+    assert len(sent(settings)) == 1
+    noted = db.execute("select consumer_group, origin, replays, sent_by = current_user from replays").fetchall()
+    assert noted == [(GROUP, "orders[0]@7", 1, True)]
+    replayed(settings, "--again", monkeypatch=monkeypatch)
+    assert len(sent(settings)) == 2
+
+
+def test_what_comes_back_dead(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a letter of the same origin, can be sent once more, and after so many times stays where it is."""
+    bury(settings, letter("o-1", 7))
+    for time in range(1, 5):
+        replayed(settings, "--most", "3", monkeypatch=monkeypatch)
+        found = sent(settings)
+        assert len(found) == min(time, 3)
+        last = max(map(Letter.of, found), key=lambda one: int(dict(one.headers)["x-replays"] or b""))
+        bury(settings, last)
+        [one] = dead_letters(settings, GROUP)
+        assert (one.origin, one.replays) == ("orders[0]@7", min(time, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--order", "o-1"], {"o-1"}),
+        (["--order", "o-1", "--order", "o-3"], {"o-1", "o-3"}),
+        (["--kind", POISON], {"o-3"}),
+        (["--kind", FAILING], {"o-1", "o-2"}),
+        (["--exception", "ValueError"], {"o-1", "o-2", "o-3"}),
+        (["--exception", "KeyError"], set()),
+        (["--dry-run"], set()),
+    ],
+)
+def test_only_what_is_asked_for(
+    settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: set[str]
+) -> None:
+    """Filters leave the others where they are; a dry run sends nothing, and notes nothing."""
+    bury(settings, letter("o-1", 1), letter("o-2", 2))
+    bury(settings, letter("o-3", 3), kind=POISON)
+    replayed(settings, *options, monkeypatch=monkeypatch)
+    assert {one.key().decode() for one in sent(settings)} == expected
+    replayed(settings, monkeypatch=monkeypatch)
+    assert len(sent(settings)) == 3
+
+
+def test_what_kafka_does_not_take_is_not_noted(settings: ReplaySettings, db: psycopg.Connection) -> None:
+    """What is not confirmed is said, and sent the next time."""
+    bury(settings, letter("o-1", 1))
+    letters = dead_letters(settings, GROUP)
+    replay = Replay(settings, GROUP, 1000)
+    until(lambda: attempt(lambda: replay.send([])))
+    too_large = letters[0]._replace(letter=letters[0].letter._replace(value=bytes(2_000_000)))
+    with pytest.raises(Unavailable, match=r"letter orders\[0\]@1 not taken: .*MSG_SIZE_TOO_LARGE"):
+        replay.send([too_large])
+    assert db.execute("select from replays").fetchall() == []
+    assert replay.send(letters) == letters
+
+
+def test_the_command_line(settings: ReplaySettings) -> None:
+    """A group without dead letters is no error; a server that is away is one line and exit code 1."""
+    env = {name.upper(): value for name, value in settings.model_dump().items()} | {"PATH": os.environ["PATH"]}
+    line = [sys.executable, "-m", "pipeline", "replay", GROUP]
+    done = subprocess.run([*line, "--dry-run"], env=env, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "0 of 0 letters were sent to group 'inventory'." in done.stderr
+    away = env | {"DATABASE_URL": "postgresql://postgres@127.0.0.1:9/none"}
+    bury(settings, letter("o-1", 1))
+    until(lambda: attempt(lambda: Replay(settings, GROUP, 1e6).send([])))
+    done = subprocess.run(line, env=away, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    done = subprocess.run([*line, "--per-second", "0"], env=env, text=True, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert "more than 0" in done.stderr
