@@ -89,9 +89,7 @@ class RetrySettings(Postgres, Kafka):
 
     retry_group: Literal["inventory", "notification"] = Field(description="whose: inventory or notification")
     retry_interval_s: float = Field(default=0.2, gt=0, description="seconds between looks at what is parked")
-    retry_pause_s: float = Field(
-        default=1, gt=0, description="seconds between attempts, doubled for each so far, at most 60"
-    )
+    retry_pause_s: float = Field(default=1, gt=0, description="seconds between attempts, doubled with each")
     retry_budget: int = Field(default=8, ge=1, description="attempts before an event is given up")
 
 
