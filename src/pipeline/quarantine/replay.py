@@ -209,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Unavailable as why:
         log.error("%s", why)  # noqa: TRY400 - says what to do, a traceback would not
         sys.exit(1)
+    done = {one.place for one in sent}
     for one in letters:
-        log.info("%s %s", "would be sent" if asked.dry_run else "sent" if one in sent else "was sent before", one)
+        log.info("%s %s", "would be sent" if asked.dry_run else "sent" if one.place in done else "was sent before", one)
     log.info("%d of %d letters were sent to group %r.", len(sent), len(letters), asked.group)
