@@ -82,7 +82,8 @@ def dead_letters(settings: ReplaySettings, group: str) -> list[Dead]:
     Raises:
         Unavailable: Kafka does not answer.
     """
-    last = {one.place: one for one in map(Dead.of, read(settings, f"{DEAD}.{group}"))}
+    found = sorted(map(Dead.of, read(settings, f"{DEAD}.{group}")), key=lambda one: one.replays)
+    last = {one.place: one for one in found}
     return [one for _, one in sorted(last.items())]
 
 
