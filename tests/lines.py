@@ -20,6 +20,7 @@ path.hot { stroke: var(--hot); fill: none; } path.rest { stroke: var(--rest); fi
 """
 CLASSES = ("hot", "rest")
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 360, 220, 30, 18, 26
+SMALL = 10  # what is below is given with a decimal
 
 
 class Series(NamedTuple):
@@ -33,21 +34,22 @@ def page(title: str, series: Sequence[Series], marks: Mapping[str, float]) -> st
     """The page; `marks` are moments, in seconds."""
     last = max(*marks.values(), *(at for one in series for at, _ in one.values))
     top = max(value for one in series for _, value in one.values)
+    places = 0 if top >= SMALL else 1
     across, up = (WIDTH - LEFT - 8) / last, (HEIGHT - TOP - BOTTOM) / top
 
     def place(at: float, value: float) -> str:
         return f"{LEFT + across * at:.1f} {HEIGHT - BOTTOM - up * value:.1f}"
 
     told = "".join(
-        f'<span><i class="{name}"></i> {escape(one.title)}</span>' for name, one in zip(CLASSES, series, strict=True)
+        f'<span><i class="{name}"></i> {escape(one.title)}</span>' for name, one in zip(CLASSES, series, strict=False)
     )
     lines = "".join(
         f'<path class="{name}" d="M{" L".join(place(*point) for point in one.values)}"/>'
-        for name, one in zip(CLASSES, series, strict=True)
+        for name, one in zip(CLASSES, series, strict=False)
     )
     dashes = "".join(_mark(number, name, LEFT + across * at) for number, (name, at) in enumerate(marks.items()))
     scale = "".join(
-        f'<text class="soft" x="{LEFT - 12}" y="{HEIGHT - BOTTOM - up * value + 4:.1f}">{value:.0f}</text>'
+        f'<text class="soft" x="{LEFT - 12}" y="{HEIGHT - BOTTOM - up * value + 4:.1f}">{value:.{places}f}</text>'
         for value in (0, top / 2, top)
     )
     clock = "".join(
