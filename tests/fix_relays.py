@@ -34,7 +34,7 @@ SOME = """
     select id, (payload ->> 'event_id')::uuid, payload ->> 'order_id', (payload ->> 'seq')::int, 'changed', payload
     from unnest(%s::bigint[], %s::json[]) as event (id, payload)
 """
-IN_HAND = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+IN_HAND = "select 1 from outbox where id = %s and xmax <> 0"  # locked, or about to be removed
 
 
 def event(order_id: str, seq: int) -> str:
@@ -61,7 +61,7 @@ def write_events(run: Run, topic: Ledger) -> None:
         return sum(record.effect for record in topic.of(order_id)) >= count
 
     def taken() -> bool:
-        return published(first, 1) or bool(run.execute(IN_HAND))
+        return published(first, 1) or bool(run.execute(IN_HAND, ids[0]))
 
     def see(what: str, condition: Callable[[], bool]) -> None:
         with contextlib.suppress(NotInTime):  # what is lost does not come; that is for others to judge

@@ -28,7 +28,9 @@ class SkipLocked(Relay):
     """Locks rows, where the order should be locked."""
 
     def publish(self) -> int:
-        """One round in one transaction, so that the locks last."""
+        """One round in one transaction, so that the locks last; but not that of leading, which all others wait for."""
+        with self._database.connection() as connection:
+            self._prepare(connection)
         with self._database.transaction():
             return super().publish()
 

@@ -120,7 +120,9 @@ TWINS = {
         partial(relayed, relay=skip_locked.main, replicas=2),
         partial(relayed, replicas=2),
         OVERTAKEN,
-        ("relay/kafka.produce[key-1]#1:delay=0.3", "relay/kafka.produce[key-1]#1:hold=0.3"),
+        # The other relay may have just started. Where a producer's id is not there when it first asks, it asks again
+        # after 500 ms, and what it has been given waits.
+        ("relay/kafka.produce[key-1]#1:delay=1", "relay/kafka.produce[key-1]#1:hold=1"),
         only=("relay/kafka.produce",),
     ),
     "confirm_last_received": Twin(
