@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.quarantine.dead import DeadLetters
+from pipeline.quarantine import replay
+from pipeline.quarantine.dead import DeadLetters, headers
 from pipeline.quarantine.letters import FAILING, POISON, Failure, Letter
 from pipeline.quarantine.replay import Replay, dead_letters, main
 from pipeline.runtime import Unavailable
@@ -98,14 +100,14 @@ def test_twice_is_once(settings: ReplaySettings, db: psycopg.Connection, monkeyp
 def test_what_comes_back_dead(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a letter of the same origin, can be sent once more, and after so many times stays where it is."""
     bury(settings, letter("o-1", 7))
-    for time in range(1, 5):
+    for count in range(1, 5):
         replayed(settings, "--most", "3", monkeypatch=monkeypatch)
         found = sent(settings)
-        assert len(found) == min(time, 3)
+        assert len(found) == min(count, 3)
         last = max(map(Letter.of, found), key=lambda one: int(dict(one.headers)["x-replays"] or b""))
         bury(settings, last)
         [one] = dead_letters(settings, GROUP)
-        assert (one.origin, one.replays) == ("orders[0]@7", min(time, 3))
+        assert (one.origin, one.replays) == ("orders[0]@7", min(count, 3))
 
 
 @pytest.mark.parametrize(
@@ -132,17 +134,38 @@ def test_only_what_is_asked_for(
     assert len(sent(settings)) == 3
 
 
+def test_the_last_burial_counts(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the one that was sent back most often, in whatever order partitions are read: not all letters have keys."""
+    failure = Failure.of(ValueError("why"))
+    first = letter("o-1", 7)
+    last = letter("o-1", 7, ("x-replays", b"1"))
+    buried = [one._replace(headers=[(k, v) for k, v in headers(GROUP, one, failure)]) for one in (last, first)]  # type: ignore[misc]
+    monkeypatch.setattr(replay, "read", lambda *_: iter(buried))
+    assert [one.replays for one in dead_letters(settings, GROUP)] == [1]
+
+
+def test_not_faster_than_asked(settings: ReplaySettings) -> None:
+    """So many letters a second, at most."""
+    bury(settings, *(letter("o-1", number) for number in range(4)))
+    slow = Replay(settings, GROUP, 10)
+    until(lambda: attempt(lambda: slow.send([])))
+    letters = dead_letters(settings, GROUP)
+    began = time.monotonic()
+    assert slow.send(letters) == letters
+    assert time.monotonic() - began >= 0.4
+
+
 def test_what_kafka_does_not_take_is_not_noted(settings: ReplaySettings, db: psycopg.Connection) -> None:
     """What is not confirmed is said, and sent the next time."""
     bury(settings, letter("o-1", 1))
     letters = dead_letters(settings, GROUP)
-    replay = Replay(settings, GROUP, 1000)
-    until(lambda: attempt(lambda: replay.send([])))
+    back = Replay(settings, GROUP, 1000)
+    until(lambda: attempt(lambda: back.send([])))
     too_large = letters[0]._replace(letter=letters[0].letter._replace(value=bytes(2_000_000)))
     with pytest.raises(Unavailable, match=r"letter orders\[0\]@1 not taken: .*MSG_SIZE_TOO_LARGE"):
-        replay.send([too_large])
+        back.send([too_large])
     assert db.execute("select from replays").fetchall() == []
-    assert replay.send(letters) == letters
+    assert back.send(letters) == letters
 
 
 def test_the_command_line(settings: ReplaySettings) -> None:
