@@ -82,7 +82,7 @@ def journey(name: str, twin: Twin, directory: Path) -> dict[str, float]:
     figures = {
         "replayed": float(found(r"violated in ([0-9]+) of 10 runs", again)),
         **dict(zip(ENDS, map(float, ends), strict=True)),
-        "faults": float(len(smallest.split("; "))),
+        "faults": float(smallest != "no fault" and len(smallest.split("; "))),
         "explained_s": float(found(r"explained +in ([0-9.]+) s", text)),
     }
     print(f"  {figures}", flush=True)

@@ -4,7 +4,8 @@ Hypothesis draws schedules over what a recording shows (`chaos.strategies`), abo
 those that try what was tried least; each is carried out, settled and judged like any drill. What recoveries show can be
 broken from the next round on. A schedule that violates is run again, to say how often it does. An exploration ends with
 its budget of seconds, with a schedule that violates nearly every time, or with some that do so less often; the one that
-did most often is made smaller (`chaos.shrink`), in a budget of its own.
+did most often is made smaller (`chaos.shrink`), in a budget of its own. Where a fault-free run of the recording was
+violated, the schedule without a fault is the first that is tried.
 
 A counterexample is one line of text. It is kept in Hypothesis's database of examples, under the exploration's name, and
 tried first the next time; one that holds every time by then is said to be fixed, and forgotten.
@@ -70,7 +71,7 @@ class Counterexample:
 
     def __str__(self) -> str:
         runs = f"violated in {self.violated} of {self.runs} runs" if self.runs else "violated, and was not run again"
-        return f"{self.smallest.schedule}: {runs}"
+        return f"{_text(self.smallest.schedule)}: {runs}"
 
 
 @dataclass
@@ -123,7 +124,7 @@ class Exploration(Result):
         lines += [f"  unknown     {reason}" for reason in self.reasons]
         wrong = [verdict for verdict in self.verdicts if outcome(verdict) in {"violated", "unknown"}]
         if (example := self.counterexample) is not None:
-            lines += [f"  found       {example.found.schedule}", f"  smallest    {example}"]
+            lines += [f"  found       {_text(example.found.schedule)}", f"  smallest    {example}"]
             lines += [f"  explained   in {example.seconds:.1f} s"] if example.seconds else []
             lines += [f"  replay      {self.replay(str(example.smallest.schedule))}"]
             told = {example.found.schedule, example.smallest.schedule}
@@ -177,7 +178,8 @@ class Explorer:
                 self._deadline = Deadline(self.seconds)
                 self._recall()
                 if self.result.counterexample is None:
-                    self._search_on(self._search(choices))
+                    needless = [Schedule()] if recording.violations else []
+                    self._search_on(itertools.chain(needless, self._search(choices)))
                     self._require_tried()
                 for late in filter(_violated, self.result.verdicts):  # it may have been found when its lane was left
                     if self.result.counterexample is None:
@@ -195,8 +197,6 @@ class Explorer:
         Raises:
             UnknownName: the system has no such worker, or its recording no such point.
         """
-        if not schedule.faults:
-            raise ChaosError("a schedule without a fault breaks nothing: there is nothing to run again")
         began = time.monotonic()
         recording = self._begin()
         with self._telling(began):
@@ -205,9 +205,9 @@ class Explorer:
             if _violated(runs[-1]):
                 self.result.counterexample = Counterexample(runs[-1], runs[-1], len(runs), _violations(runs))
             elif not all(map(_in_full, runs)):
-                self.result.reasons.append(f"{schedule} was not carried out in full in each of {len(runs)} runs")
-            elif not recording.reasons:
-                self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+                self.result.reasons.append(f"{_text(schedule)} was not carried out in full in each of {len(runs)} runs")
+            elif not (recording.violations or recording.reasons):
+                self.result.notes.append(_fixed(schedule, runs))
         return self.result
 
     @contextlib.contextmanager
@@ -220,7 +220,7 @@ class Explorer:
             self.result.reasons.append(INTERRUPTED if interrupted else f"{type(error).__name__}: {error}")
             if self.result.counterexample is not None:
                 self.saved.add(self.result.counterexample.smallest.schedule)
-            if interrupted or self.result.verdicts or self.result.recording.reasons:
+            if interrupted or self.result.verdicts or self.result.reasons:
                 self.ground.tell(self.result)
             if interrupted:
                 raise KeyboardInterrupt from None  # see `chaos.sweep.run_sweep`
@@ -231,7 +231,8 @@ class Explorer:
     def _begin(self) -> Recording:
         recording = self.ground.record()
         seed = random.getrandbits(32) if self.seed is None else self.seed
-        self.result = Exploration(recording, self.max_faults, seed, self.replay, reasons=list(recording.reasons))
+        reasons = [*recording.violations, *recording.reasons]
+        self.result = Exploration(recording, self.max_faults, seed, self.replay, reasons=reasons)
         return recording
 
     # -- what is known already -----------------------------------------------------------------------------------
@@ -259,9 +260,9 @@ class Explorer:
                 self.result.counterexample = self._rated(runs[-1])
             elif all(map(_in_full, runs)):
                 self.saved.drop(schedule)
-                self.result.notes.append(f"FIXED: {schedule} holds in {len(runs)} of {len(runs)} runs")
+                self.result.notes.append(_fixed(schedule, runs))
             else:
-                self.result.notes.append(f"kept, as it was not carried out in full in each run: {schedule}")
+                self.result.notes.append(f"kept, as it was not carried out in full in each run: {_text(schedule)}")
 
     def _require_tried(self) -> None:
         if not self._begun:
@@ -387,6 +388,14 @@ class Explorer:
             self.ground, [schedule] * times, lambda verdict: _violated(verdict) and not all_of_them, self.body
         )
         return sorted(verdicts, key=_violated)
+
+
+def _text(schedule: Schedule) -> str:
+    return str(schedule) or "no fault"
+
+
+def _fixed(schedule: Schedule, runs: Sequence[Verdict]) -> str:
+    return f"FIXED: {_text(schedule)} holds in {len(runs)} of {len(runs)} runs"
 
 
 def _in_full(verdict: Verdict) -> bool:

@@ -42,7 +42,10 @@ RUNS, _MOST_RUNS = 2, 4
 
 @dataclass(frozen=True)
 class Recording:
-    """See the module's docstring. `points` are in the order of the last run; `reasons` say why it proves nothing."""
+    """See the module's docstring. `points` are in the order of the last run; `reasons` say why it proves nothing.
+
+    `violations` are those of its runs, which had no fault: where points are known all the same, more can be found.
+    """
 
     points: tuple[str, ...]
     background: tuple[str, ...]
@@ -53,6 +56,7 @@ class Recording:
     audited: str
     runs: tuple[Verdict, ...] = field(repr=False)
     reasons: tuple[str, ...] = ()
+    violations: tuple[str, ...] = ()
 
     @property
     def advice(self) -> list[Advice]:
@@ -100,9 +104,7 @@ def record(system: System) -> Recording:
     background = {name for run in runs for name in _repeats(run.history)}
     background |= {name for run in seen for name in run if not split(name).alias and split(name)[:2] in idle}
     stable = set(seen[-2]) & set(seen[-1]) - background
-    reasons = [
-        f"the fault-free run is {run.status}: {said}" for run in runs for said in (*run.reasons, *run.violations)
-    ]
+    reasons = [f"the fault-free run is {run.status}: {said}" for run in runs for said in run.reasons]
     odd = {name for name in _keyed(runs[-2], roles) ^ _keyed(runs[-1], roles) if name.endswith("]#1")}
     reasons += [
         f"{name} is about a key and was seen in one of two runs: nobody knows whether it is a point" for name in odd
@@ -121,6 +123,7 @@ def record(system: System) -> Recording:
         or "nothing: there is no server",
         runs=tuple(runs),
         reasons=(*reasons, *holes),
+        violations=tuple(f"the fault-free run is violated: {said}" for run in runs for said in run.violations),
     )
 
 

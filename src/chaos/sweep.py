@@ -225,11 +225,11 @@ def run_sweep(
     began = time.monotonic()
     recording = ground.record()
     chosen = tuple(everything() if faults is None else faults)
-    sweep = Sweep(recording, chosen, depth, reasons=list(recording.reasons), shard=shard)
+    sweep = Sweep(recording, chosen, depth, reasons=[*recording.violations, *recording.reasons], shard=shard)
     sweep.selected = selected(recording, only)
     roles = {worker.name for worker in ground.workers}
     try:
-        whole = not recording.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
+        whole = not sweep.reasons and _carry_out(sweep, ground, list(shard.of(_first(sweep))), until_violated)
         if whole and depth > 1:
             whole = _carry_out(sweep, ground, list(_again(sweep, roles)), until_violated)
     except BaseException as error:

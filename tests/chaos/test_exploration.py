@@ -34,6 +34,7 @@ POINTS = tuple(
     for worker, site in (("relay", "kafka.produce"), ("pay", "http.post"), ("pay", "postgres.commit"))
     for n in (1, 2, 3)
 )
+FIRST = Schedule.parse(f"{POINTS[0]}:crash-before")
 RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, "all", (Verdict(Schedule(), ()),))
 
 
@@ -293,7 +294,7 @@ def test_replayed_where_no_fault_is_needed() -> None:
     schedule = Schedule.parse(f"{POINTS[0]}:crash-before; {POINTS[3]}:crash-before")
     worse, place = Verdict(Schedule(), ()), Place(bug())
     worse.violations.append(Violation("order per key", "k", "2 came before 1"))
-    place.recording = replace(RECORDING, runs=(worse,), reasons=("the fault-free run is violated: order per key",))
+    place.recording = replace(RECORDING, runs=(worse,), violations=("the fault-free run is violated: order per key",))
     found = explore(place).replayed(schedule)
     assert "violated in 10 of 10 runs" in found.story()
     assert "unknown     the fault-free run is violated" in found.story()
@@ -310,6 +311,34 @@ def test_replayed_where_no_fault_is_needed() -> None:
     with pytest.raises(UnknownName):
         explore(place).replayed(schedule)
     assert "the fault-free run is violated" in place.told[0].story(), "why there is no such point is told"
+
+
+@pytest.mark.parametrize(("often", "smallest"), [(1.0, "no fault"), (0.2, str(FIRST)), (0.0, str(FIRST))])
+def test_explored_where_no_fault_is_needed(often: float, smallest: str) -> None:
+    """A violation in a fault-free run is tried again without a fault; where it is rare, the search goes on beside it.
+
+    Either way there is a line that replays it.
+    """
+    dice = random.Random(3)
+
+    def what(schedule: Schedule, verdict: Verdict) -> None:
+        if schedule.faults[:1] == FIRST.faults or dice.random() < often:
+            verdict.violations.append(Violation("order per key", "k", "2 came before 1"))
+
+    place = Place(what)
+    saved = Saved(InMemoryExampleDatabase(), "a test")
+    place.recording = replace(RECORDING, violations=("the fault-free run is violated: order per key",))
+    found = explore(place, saved=saved, max_faults=1, replay=lambda text: f"try '{text}'").run()
+    assert found.status == "violated"
+    assert f"smallest    {smallest}: violated in 10 of 10 runs" in found.story()
+    text = "" if smallest == "no fault" else smallest
+    assert f"replay      try '{text}'" in found.story()
+    assert place.ran[0] == Schedule()
+    assert list(saved) == [Schedule.parse(text)]
+
+    mended = explore(Place()).replayed(Schedule.parse(text))
+    mended.require_holds()
+    assert f"FIXED: {smallest} holds in 10 of 10 runs" in mended.story()
 
 
 @pytest.mark.parametrize("begin", [lambda place: explore(place).run(), run_sweep])
@@ -347,7 +376,7 @@ def test_fixed_is_what_was_carried_out_in_full() -> None:
 
 
 def test_nothing_that_could_be_done_is_not_green() -> None:
-    """Where every fault is unfit, nothing is proven; nor is a schedule without a fault one that can be replayed."""
+    """Where every fault is unfit, nothing is proven."""
 
     def unfit(schedule: Schedule, verdict: Verdict) -> None:
         verdict.unfit = [f"{fault} was reached and not carried out" for fault in schedule.faults]
@@ -357,8 +386,6 @@ def test_nothing_that_could_be_done_is_not_green() -> None:
     assert found.status == "unknown"
     assert "no schedule could be carried out" in found.story()
     assert explore(Place(unfit)).replayed(Schedule.parse(f"{POINTS[0]}:repeat")).status == "unknown"
-    with pytest.raises(ChaosError, match="without a fault breaks nothing"):
-        explore(Place()).replayed(Schedule())
 
 
 def test_what_was_found_outlives_what_goes_wrong_then() -> None:
