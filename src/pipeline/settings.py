@@ -106,7 +106,14 @@ class PaymentSettings(ConsumerSettings):
 class GatewaySettings(Listener):
     """For `pipeline.gateway.server`."""
 
-    ledger: Path = Field(description="the file to log every charge request to, such as ./charges.jsonl")
+    ledger: Path = Field(
+        description="the file to log every charge request to, such as ./charges.jsonl; refunds: ./charges.refunds.jsonl"
+    )
+
+    @property
+    def refunds(self) -> Path:
+        """The file with every refund request."""
+        return self.ledger.with_suffix(f".refunds{self.ledger.suffix}")
 
 
 def load(settings: type[_Settings]) -> _Settings:

@@ -1,4 +1,4 @@
-"""The gateway's log: one JSON line for each charge request, on disk before the request is answered.
+"""The gateway's logs, of charges and of refunds: a JSON line for each request, on disk before the request is answered.
 
 Being first on disk, then in the reply, it can be believed after any crash: what was answered is in it. `effect` is true
 where money moved: once per key. The log is all the state there is; a restart reads it and knows every key again.
@@ -24,7 +24,7 @@ DECLINED_AMOUNT = 40_200  # the amount that stands for a card without funds, as 
 
 
 class Charge(NamedTuple):
-    """What somebody wants charged."""
+    """What somebody wants charged, or refunded."""
 
     order_id: str
     amount: int
@@ -45,7 +45,7 @@ class Record(TypedDict):
 
 
 class Ledger:
-    """An append-only log of charges in the file at `path`, and what follows from it. For one process and one thread."""
+    """An append-only log in the file at `path`, and what follows from it. For one process and one thread."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -55,10 +55,14 @@ class Ledger:
             self._remember(json.loads(line))
 
     def charge(self, key: str, charge: Charge) -> Record:
-        """Decide on a request and log it. When this returns, the record is on disk."""
+        """Decide on a charge and log it. When this returns, the record is on disk."""
+        return self.enter(key, charge, DECLINED if charge.amount == DECLINED_AMOUNT else CREATED)
+
+    def enter(self, key: str, charge: Charge, answer: int) -> Record:
+        """Log a request; `answer` is what a new key is answered. When this returns, the record is on disk."""
         before = self._outcomes.get(key)
         if before is None:
-            reply = DECLINED if charge.amount == DECLINED_AMOUNT else CREATED
+            reply = answer
         elif Charge(before["order_id"], before["amount"], before["currency"]) != charge:
             reply = MISMATCH
         else:
@@ -83,6 +87,14 @@ class Ledger:
     def of_order(self, order_id: str) -> list[Record]:
         """All records about an order, oldest first."""
         return [record for record in self._records if record["order_id"] == order_id]
+
+    def knows(self, key: str) -> bool:
+        """Whether there was a request with this key."""
+        return key in self._outcomes
+
+    def moved(self, order_id: str, currency: str) -> int:
+        """How much money of an order has moved, in minor units."""
+        return sum(one["amount"] for one in self.of_order(order_id) if one["effect"] and one["currency"] == currency)
 
     def _append(self, record: Record) -> None:
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
