@@ -216,11 +216,11 @@ class Explorer:
         try:
             yield
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted, unfit = isinstance(error, KeyboardInterrupt), bool(self.result.reasons)
             self.result.reasons.append(INTERRUPTED if interrupted else f"{type(error).__name__}: {error}")
             if self.result.counterexample is not None:
                 self.saved.add(self.result.counterexample.smallest.schedule)
-            if interrupted or self.result.verdicts or self.result.reasons:
+            if interrupted or self.result.verdicts or unfit:
                 self.ground.tell(self.result)
             if interrupted:
                 raise KeyboardInterrupt from None  # see `chaos.sweep.run_sweep`
