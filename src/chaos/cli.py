@@ -194,7 +194,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     if options.schedule.startswith("@"):
         report = data.read(Path(options.schedule[1:]))
-        texts = [one.schedule for one in report.outcomes if one.status == "violated"]
+        texts = list(dict.fromkeys(one.schedule for one in report.outcomes if one.status == "violated"))
         if not texts:
             raise ChaosError(f"{options.schedule[1:]} has no violated schedule to run again")
     else:

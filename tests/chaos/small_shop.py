@@ -2,7 +2,8 @@
 
 Its worker takes orders from a directory and writes its effects into a ledger. `BUG` in the environment makes it wrong:
 with ``twice`` an order has two effects if the worker is killed when it has charged, with ``lost`` none if that is
-before; with ``late`` all come once more when every drill was judged. `STEPS` are places where nothing goes wrong.
+before; with ``late`` all come once more when every drill was judged; with ``always`` each order has two. `STEPS` are
+places where nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def work() -> None:
                 order.unlink()
             checkpoint("shop.charging")
             charge(files / "ledger.jsonl", order.name, again=bug == "twice")
+            if bug == "always":
+                charge(files / "ledger.jsonl", order.name, again=True)
             checkpoint("shop.charged")
             order.unlink(missing_ok=True)
         time.sleep(0.005)

@@ -105,6 +105,23 @@ def test_found_replayed_and_fixed(project: Path) -> None:
     assert "no worker 'worker': there is payment" in other.stderr
 
 
+def test_a_bug_that_needs_no_fault(project: Path) -> None:
+    """What every run shows is found, has a line that replays it and a page that has the line, and can be fixed."""
+    found = run("explore", "shop:shop", BUG="always")
+    assert found.returncode == VIOLATED, found
+    assert "smallest    no fault: violated in 10 of 10 runs" in found.stdout
+    assert replay_line(found) == ["replay", "shop:shop", ""]
+    assert "onecharge replay shop:<wbr>shop &#x27;&#x27;" in (project / "artifacts" / "timeline.html").read_text()
+
+    again = run(*replay_line(found), "--times", "2", "--output", "again", BUG="always")
+    assert again.returncode == VIOLATED, again
+    assert "violated in 2 of 2 runs" in again.stdout
+
+    fixed = run("replay", "shop:shop", "@artifacts/report.json", "--times", "2", "--output", "fixed")
+    assert fixed.returncode == HOLDS, fixed
+    assert fixed.stdout.count("FIXED: no fault holds in 2 of 2 runs") == 1
+
+
 def test_what_was_found_before_comes_first(project: Path) -> None:
     """A counterexample that still violates is found at once by the next exploration; one that holds is forgotten."""
     first = run("explore", "shop:shop", "--count", "9", "--lanes", "2", BUG="lost")

@@ -75,7 +75,7 @@ def _of_exploration(one: Exploration, system: str) -> Report:
     if example is not None:
         again = {"again": example.runs, "reproduced": example.violated}
         outcomes = (structs.replace(_outcome(example.smallest, one.replay, history=True), **again), *outcomes)
-        found = (f"found as {example.found.schedule}",)
+        found = (f"found as {str(example.found.schedule) or 'no fault'}",)
     notes = (*found, one.schedule, f"seed {one.seed}", f"covered: {one.coverage}", f"audited: {one.recording.audited}")
     return Report(
         "explore",
@@ -111,6 +111,6 @@ def _outcome(verdict: Verdict, replay: Callable[[str], str], *, history: bool) -
         findings,
         tuple(verdict.reasons),
         tuple(map(str, verdict.not_reached)),
-        replay=replay(str(verdict.schedule)) if verdict.status != "holds" and verdict.schedule.faults else "",
+        replay=replay(str(verdict.schedule)) if verdict.status != "holds" else "",
         history=tuple(verdict.history) if history and len(verdict.history) > 1 else (),
     )

@@ -98,7 +98,9 @@ def article(outcome: Outcome, chart: int | None, *, opened: bool) -> str:
     text = outcome.schedule or "no fault"
     again = f"run again, violated in {outcome.reproduced} of {outcome.again} runs · " if outcome.again else ""
     inside = [
-        f'<p class="replay">Replay: {_code(outcome.replay or outcome.schedule)}</p>' if outcome.schedule else "",
+        f'<p class="replay">Replay: {_code(outcome.replay or outcome.schedule)}</p>'
+        if outcome.replay or outcome.schedule
+        else "",
         _broken(outcome),
         f"<h4>Why nobody knows</h4>{_list(outcome.reasons)}" if outcome.reasons else "",
         _findings(outcome),
