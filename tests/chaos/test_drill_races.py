@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chaos import Lane, Run
+    from chaos.crew import Member
     from chaos.lane import Trusted
     from chaos.workers.supervisor import Process
 
@@ -132,7 +133,12 @@ def test_worker_that_exits_where_it_is_to_be_killed(
 ) -> None:
     """A worker that ends by itself at its fault's point makes the verdict unknown; it is back in the next drill."""
     with scene(onecharge) as made:
-        cut = made.lane.links.cut
+        cut, started = made.lane.links.cut, made.system.crew._started
+
+        def when_gone(member: Member, life: int) -> Process:  # of who ends by itself, at once or a moment later
+            process = started(member, life)
+            made.lane.supervisor.wait_for(lambda: process.exit is not None, Deadline(10))
+            return process
 
         def cut_late(label: str) -> None:  # of who waits at a checkpoint, which does not end by itself
             cut(label)
@@ -141,6 +147,7 @@ def test_worker_that_exits_where_it_is_to_be_killed(
             made.lane.supervisor.wait_for(lambda: process.exit is not None, Deadline(10))
 
         monkeypatch.setattr(made.lane.links, "cut", cut_late)
+        monkeypatch.setattr(made.system.crew, "_started", when_gone)
         made.do = (do,)
         verdict = made.system.drill(schedule)
         assert verdict.status == "unknown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pty
@@ -27,11 +26,13 @@ class Terminal:
         self.stream, self._other = stream, other
 
     def shown(self) -> str:
-        """What was written since it was asked last."""
-        os.set_blocking(self._other, False)
-        with contextlib.suppress(BlockingIOError):
-            return os.read(self._other, 65536).decode()
-        return ""
+        """What was written since it was asked last: up to a mark, as it comes through a moment after it was written."""
+        self.stream.write("\0")
+        self.stream.flush()
+        text = b""
+        while not text.endswith(b"\0"):
+            text += os.read(self._other, 65536)
+        return text[:-1].decode()
 
 
 @pytest.fixture
