@@ -24,7 +24,7 @@ a simple Query in no block             is sent so that its commit is apart (`pos
 COPY FROM STDIN by a simple Query      its CopyDone, if it sent any data: ``postgres.write``
 what commits within its execution      CALL, VACUUM, CREATE DATABASE, COMMIT PREPARED, a function call, a text that the
                                        lexer is not sure of: an effect on arrival, together with its Sync
-standby status update                  if it confirms more of what was sent: ``postgres.confirm``, unanswered
+standby status update                  if it confirms a transaction that was sent: ``postgres.confirm``, unanswered
 ====================================== ==========================================================================
 
 Requests for encryption are answered no, so that clients who merely prefer it go on in plain.
@@ -89,7 +89,6 @@ class Postgres(Queries):
         self._started = False
         self._portals: dict[bytes, Statement] = {}
         self._copy: Expected | None = None  # a COPY FROM STDIN by the extended protocol, until the client ends it
-        self._confirmed = 0
         self._kinds: dict[int, Callable[[bytes], Iterator[Step]]] = {
             ord("Q"): self._query,
             ord("P"): self._parse,
@@ -395,14 +394,12 @@ class Postgres(Queries):
 
     def _stream(self, body: bytes) -> Iterator[Step]:
         """What is sent to a replication stream; a standby's status update may confirm something."""
-        before = self._confirmed
-        if body[:1] == b"r" and len(body) > 16:  # noqa: PLR2004 - a kind and two positions
-            self._confirmed = max(before, *struct.unpack_from("!Q", body, 9))
-        if not before < self._confirmed or before >= self._session.streamed:
+        place = int.from_bytes(body[9:17]) if body[:1] == b"r" else 0
+        if not self._session.confirms(place):
             self._pass()
             return
         self._begin_unit()
-        self._transaction.remember(b"%X/%X" % (self._confirmed >> 32, self._confirmed & 0xFFFFFFFF))
+        self._transaction.remember(b"%X/%X" % (place >> 32, place & 0xFFFFFFFF))
         yield from self._effect("postgres.confirm", "a confirmation", self._whole, answered=False)
         self._went_on()
         yield Delivered(self._number)

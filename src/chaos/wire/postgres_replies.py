@@ -29,7 +29,9 @@ _ASYNCHRONOUS: Final = frozenset(b"SAv")
 _PASSING: Final = frozenset(b"RSANvVtHcGW")
 _ENDS: Final = {ord("1"): "parse", ord("2"): "bind", ord("3"): "close", ord("n"): "describe"}
 _HEAD: Final = 5  # bytes of a kind and a length
-_STREAM_HEAD: Final = _HEAD + 1 + 8  # and of what it is, and a position
+_XLOG_DATA: Final = 25  # bytes of what it is, two positions and a time
+_STREAM_HEAD: Final = _HEAD + _XLOG_DATA + 2  # and of a message's kind, and the flags of those that have any
+_WITHIN: Final = b"BIUDTRYOSEAb"  # an empty kind is in it too
 
 _Segment: TypeAlias = tuple[Literal["pass", "drop", "insert"], bytes]
 _STEPS: Final[dict[str, type[Pass | Drop | Insert]]] = {"pass": Pass, "drop": Drop, "insert": Insert}
@@ -185,9 +187,15 @@ class Replies:
             yield Insert(ended.instead)
 
     def _stream(self, head: bytes) -> None:
-        if head[:1] == b"w" and len(head) > 8:  # noqa: PLR2004 - a kind and a position
-            [position] = struct.unpack_from("!Q", head, 1)
-            self._session.streamed = max(self._session.streamed, position)
+        """A message of pgoutput_ that a confirmation can be about: all but those within a transaction.
+
+        Of another plugin's, what does not begin like one of these counts; it is not known what it ends.
+
+        .. _pgoutput: https://www.postgresql.org/docs/17/protocol-logicalrep-message-formats.html
+        """
+        kind, flags = head[_XLOG_DATA : _XLOG_DATA + 1], head[_XLOG_DATA + 1 : _XLOG_DATA + 2]
+        if head[:1] == b"w" and kind not in _WITHIN and (kind, flags) != (b"M", b"\x01"):
+            self._session.unconfirmed += struct.unpack_from("!Q", head, 1)
 
     def _message(self, kind: int, body: bytes) -> tuple[bool, Expected | None]:
         """Whether a message ends here, and the request that it ends, if that ends a unit."""

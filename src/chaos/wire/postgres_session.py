@@ -62,7 +62,7 @@ class Session:
         self.keeping = False  # replies are kept back until the one that ends the unit
         self.copying = False  # the server waits for a COPY's data
         self.streaming = False  # a replication stream runs
-        self.streamed = 0  # how far it has come
+        self.unconfirmed: deque[int] = deque()  # where the transactions end that it was sent
         self.cancel_request = b""
         self.prepared: dict[bytes, Statement] = {}
         self.refused: list[Expected] = []  # effects that an error has ended before they were carried out
@@ -84,6 +84,16 @@ class Session:
     def skipping(self) -> bool:
         """Whether the server ignores what it is sent."""
         return self._skipping is not None
+
+    def confirms(self, place: int) -> bool:
+        """Whether a transaction ends up to there, of those that nobody has confirmed.
+
+        None does where a client says where it is between two ends, as it may at any time.
+        """
+        before = len(self.unconfirmed)
+        while self.unconfirmed and self.unconfirmed[0] <= place:
+            self.unconfirmed.popleft()
+        return len(self.unconfirmed) < before
 
     def prepare(self, name: bytes, statement: Statement) -> Expected:
         """A statement gets a name, if the server agrees."""

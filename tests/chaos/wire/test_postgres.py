@@ -136,6 +136,29 @@ def test_encryption_is_declined() -> None:
     assert protocol.farewell() == b"X\0\0\0\4"
 
 
+STREAMED = [(10, b"B"), (20, b"M\1"), (30, b"C"), (40, b"M\0"), (50, b"M\1"), (60, b"C"), (70, b"")]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 33])
+def test_a_stream_in_pieces(cut: int) -> None:
+    """However what is streamed is cut, the ends that a confirmation can be about are the same."""
+    protocol = Postgres()
+    list(protocol.requests(HELLO))
+    list(protocol.replies(GREETING))
+    list(protocol.requests(query("START_REPLICATION SLOT s LOGICAL 0/0")))
+    frames = [message(b"d", struct.pack("!cQQQ", b"w", at, at, 0) + said) for at, said in STREAMED]
+    streamed = message(b"W", bytes(3)) + b"".join(frames)
+    for at in range(0, len(streamed), cut):
+        list(protocol.replies(streamed[at : at + cut]))
+    confirming = []
+    for place in range(0, 80, 10):
+        sent = message(b"d", struct.pack("!cQQQQb", b"r", 0, place, 0, 0, 0))
+        steps = list(protocol.requests(sent))
+        assert b"".join(step.data for step in steps if isinstance(step, Pass | Effect)) == sent
+        confirming += [place for step in steps if isinstance(step, Effect)]
+    assert confirming == [30, 40, 60]
+
+
 @pytest.mark.parametrize("size", [4, 32, 256])
 def test_cancelling(size: int) -> None:
     """A key of any length cancels, and a request to cancel passes without a word."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.waiting import Deadline, wait_until
 from tests.chaos.wire.pg_client import COPY_DONE, Client, data, query, tags
 from tests.chaos.wire.pg_effects import COMMIT, INSERT, RESET, SCHEMA, WRITE
 from tests.chaos.wire.pg_rig import effects, seen_by
@@ -39,7 +38,9 @@ def rig(lane: Lane) -> Rig:
     return rig
 
 
-START = "START_REPLICATION SLOT {0} LOGICAL 0/0 (proto_version '1', publication_names 'everything')"
+START = "START_REPLICATION SLOT {0} LOGICAL 0/0 (proto_version '1', publication_names 'everything'{1})"
+TWICE = "INSERT INTO t (v) VALUES ('one'), ('two')"
+MESSAGE = "SELECT pg_logical_emit_message({0}, 'prefix', 'content')"
 
 
 @pytest.fixture
@@ -63,35 +64,55 @@ def confirmed(lane: Lane, slot: str) -> int:
     return int(position)
 
 
-def change(client: Client) -> int:
-    """The position of the next change that is streamed; a COMMIT's."""
+def sent(client: Client, what: bytes) -> int:
+    """The position of the next message of a kind that is streamed."""
     while True:
         kind, body = client.receive()
         assert kind == "d"
-        if body[:1] == b"w" and body[25:26] == b"C":
+        if body[:1] == b"w" and body[25:26] == what:
             return int(struct.unpack_from("!Q", body, 1)[0])
 
 
 def test_replication(rig: Rig, slot: str) -> None:
-    """What is confirmed of a stream is an effect if it is more than before, and something was sent meanwhile."""
+    """A status update is an effect if a transaction that was sent ends between the place before it and its own."""
     lane = rig.lane
     with Client(lane.links.postgres("client"), replication="database") as client:
         assert tags(client.do(query("SELECT 1"))) == ["SELECT 1", "I"]
-        client.do(query(START.format(slot)), "W")
+        client.do(query(START.format(slot, "")), "W")
         client.send(status(0))
+        lane.execute(TWICE)
+        begun, first = sent(client, b"B"), sent(client, b"C")
+        client.send(status(begun))
+        rig.wait("no effect", lambda: confirmed(lane, slot) == begun < first and not effects(rig))
+        client.send(status(first) + status(first) + status(0))
         lane.execute(INSERT)
-        first = change(client)
-        client.send(status(first - 1) + status(first) + status(first) + status(first + 8) + status(0))
+        second = sent(client, b"C")
+        client.send(status(first + 8))
+        rig.wait("one effect", lambda: confirmed(lane, slot) == first + 8 and effects(rig) == ["confirm sent"])
         lane.execute(INSERT)
-        second = change(client)
-        client.send(status(second))
-        wait_until("all of it to be confirmed", lambda: confirmed(lane, slot) >= second, Deadline(10))
-        rig.wait("three effects", lambda: len(seen_by(rig)) == 3)
+        third = sent(client, b"C")
+        client.send(status(second + 8) + status(third + 8))
+        rig.wait("three effects", lambda: confirmed(lane, slot) == third + 8 and len(seen_by(rig)) == 3)
         said = tags(client.do(COPY_DONE))
         assert said[-1] == "I"
         assert tags(client.do(query(f"BEGIN; {INSERT}; COMMIT"))) == ["BEGIN", "INSERT 0 1", "COMMIT", "I"]
         assert tags(client.do(query(INSERT))) == ["INSERT 0 1", "I"]
     assert effects(rig) == ["confirm sent"] * 3 + [COMMIT, WRITE]
+
+
+def test_replication_of_messages(rig: Rig, slot: str) -> None:
+    """A message outside transactions is an end of its own; one within a transaction is part of it."""
+    lane = rig.lane
+    with Client(lane.links.postgres("client"), replication="database") as client:
+        client.do(query(START.format(slot, ", messages 'true'")), "W")
+        lane.execute(MESSAGE.format("true"))
+        within, end = sent(client, b"M"), sent(client, b"C")
+        client.send(status(within))
+        rig.wait("no effect", lambda: confirmed(lane, slot) == within and not effects(rig))
+        client.send(status(end))
+        lane.execute(MESSAGE.format("false"))
+        client.send(status(sent(client, b"M")))
+        rig.wait("two effects", lambda: effects(rig) == ["confirm sent"] * 2)
 
 
 def test_replication_by_a_program(rig: Rig, slot: str) -> None:
@@ -116,9 +137,9 @@ def test_replication_moment(lane: Lane, slot: str) -> None:
     rig = Rig(lane)
     rig.arm("client/postgres.confirm#1:lose-request")
     with Client(lane.links.postgres("client"), replication="database") as client:
-        client.do(query(START.format(slot)), "W")
+        client.do(query(START.format(slot, "")), "W")
         lane.execute(INSERT)
-        position = change(client)
+        position = sent(client, b"C")
         client.send(status(position))
         rig.fired()
         assert confirmed(lane, slot) < position
