@@ -86,7 +86,7 @@ def script() -> str:
     for statement, *names in STATEMENTS:
         text = " ".join(statement.split())
         for name in names:
-            text = text.replace("%s", f":{name}", 1)
+            text = re.sub("%[sb]", f":{name}", text, count=1)
         lines.append(text + ";")
     return "\n".join([*lines, "commit;\n"])
 

@@ -104,6 +104,7 @@ def groups(
     partitions: int = 1,
     dynamic: bool = False,
     workload: Callable[[Run], object] = place_orders,
+    within: float = 60.0,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[System]:
@@ -117,7 +118,8 @@ def groups(
         partitions: of the topic.
         dynamic: whether they are dynamic members of their groups; one that was killed is missed after 0.5 s.
         workload: what is done in each drill.
-        grace: as for `System`.
+        within: as for `System`.
+        grace: likewise.
         env: more for the groups and the retry workers.
     """
     topics = {"orders": partitions, "retry.inventory": 1, "retry.notification": 1}
@@ -154,6 +156,7 @@ def groups(
                 row_ledger.rows_recorded(TABLES),
             ],
             invariants=[one_row(rows.ledger, table) for table in TABLES] + [stock_balanced(lane, rows.ledger)],
+            within=within,
             grace=grace,
         ) as system:
             yield system

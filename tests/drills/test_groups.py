@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fix_groups import groups
-from tests.twins import group_no_inbox, group_offset_first
+from tests.twins import group_dedupe_in_memory, group_inbox_apart, group_no_inbox, group_offset_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,11 +63,21 @@ def test_once_per_event(system: System, schedule: str) -> None:
             "notification/kafka.offset_commit[key-1]#2:crash-before",
             MAILED,
         ),
+        (
+            partial(groups, notification=group_dedupe_in_memory.main),
+            "notification/kafka.offset_commit[key-1]#2:crash-before",
+            MAILED,
+        ),
+        (
+            partial(groups, notification=group_inbox_apart.main),
+            "notification/postgres.commit[key-1]#2:crash-before",
+            MAILED,
+        ),
     ],
-    ids=["offset first", "no inbox"],
+    ids=["offset first", "no inbox", "dedupe in memory", "inbox apart"],
 )
 def test_twins_are_found(onecharge: Session, make: Make, schedule: str, invariant: str) -> None:
-    """An offset that is committed too early loses a reservation; without an inbox a mail is written twice."""
+    """What is noted too early is lost, an offset or an inbox row; without an inbox that survives mails are doubled."""
     with make(onecharge) as system:
         verdict = system.drill(schedule)
     assert invariant in {violation.invariant for violation in verdict.violations}, verdict.story(events=True)

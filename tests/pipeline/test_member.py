@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from psycopg.errors import DeadlockDetected
 
 from pipeline.events import Event, Outcome
+from pipeline.process import member as members
 from pipeline.process.member import Handler, Member
 from pipeline.process.notification import Notification
 from pipeline.process.retry import Retry
@@ -155,8 +156,11 @@ def test_what_is_there_is_handled_together(db: psycopg.Connection, settings: Gro
         assert sum([*came, look(one), look(one), look(one)]) == 0
 
 
-def test_neighbours_flow_past_what_fails(db: psycopg.Connection, settings: GroupSettings) -> None:
+def test_neighbours_flow_past_what_fails(
+    db: psycopg.Connection, settings: GroupSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What fails is found in a batch, tried a few times, and parked with all that comes later for its order."""
+    monkeypatch.setattr(members, "PATIENCE_S", 60)  # a batch of a slow machine would have less
     events = [outcome(f"o-{n % 10}", 1 + n // 10, BAD if n in {23, 28} else "c-1") for n in range(100)]
     send(settings, *events)
     with member(settings) as one:
@@ -285,6 +289,41 @@ def test_an_outage_spends_nobodys_budget(db: psycopg.Connection, settings: Group
         until(lambda: look(one) == 0 and len(mails(db)) == 50)
     assert parked(db) == {}
     assert len({event_id for _, event_id in mails(db)}) == 50
+
+
+class Rebalanced:
+    """A consumer of which so many seeks come to nothing, as a rebalance begins at that moment."""
+
+    def __init__(self, consumer: Any, seeks: int) -> None:
+        self._consumer, self._seeks = consumer, seeks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def seek(self, place: TopicPartition) -> None:
+        """What librdkafka says then."""
+        self._seeks -= 1
+        if self._seeks >= 0:
+            raise KafkaException(KafkaError(KafkaError._OUTDATED))
+        self._consumer.seek(place)
+
+
+@pytest.mark.parametrize(("seeks", "ends"), [(2, False), (100, True)])
+def test_a_seek_that_comes_to_nothing(
+    db: psycopg.Connection, settings: GroupSettings, seeks: int, *, ends: bool
+) -> None:
+    """It is made again; where it never works the member ends, rather than go on behind what it has not done."""
+    send(settings, *(outcome("o-1", seq) for seq in (1, 2, 3)))
+    with member(settings) as one:
+        one._consumer = Rebalanced(one._consumer, seeks)  # type: ignore[assignment]
+        Mails.away = True
+        if ends:
+            with pytest.raises(KafkaException, match="Outdated"):
+                until(lambda: look(one))
+            return
+        until(lambda: look(one))
+        Mails.away = False
+        until(lambda: look(one) == 0 and len(mails(db)) == 3)
 
 
 def test_other_kinds_are_none_of_its_business(db: psycopg.Connection, settings: GroupSettings) -> None:

@@ -6,28 +6,19 @@ It mails twice what it is given twice. Found by "one of mails" under a crash fro
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pipeline.process.member import Member, Work, run
 from pipeline.process.notification import Notification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import psycopg
 
     from pipeline.events import Event
-    from pipeline.process.member import Handler
-    from pipeline.runtime import Stop
-    from pipeline.settings import GroupSettings
-
-
-class NoInbox(Member):
-    """At least once, and nothing against it."""
-
-    def __init__(self, settings: GroupSettings, handler: Handler, stop: Stop) -> None:
-        super().__init__(settings, handler, stop)
-        self._work = Forgetful(self._work.database, handler, self._work.group, self._parking)
+    from pipeline.quarantine.letters import Letter
 
 
 class Forgetful(Work):
@@ -39,6 +30,29 @@ class Forgetful(Work):
             self.handler.effect(connection, given)
 
 
+class NoInbox(Member):
+    """At least once, and nothing against it."""
+
+    work = Forgetful
+
+
+class Seldom(NoInbox):
+    """Commits once a second, as Kafka's clients do by themselves: whoever goes leaves much to be done again."""
+
+    due = 0.0
+
+    def commit(self, letters: Sequence[Letter]) -> None:
+        """The usual, sometimes."""
+        if time.monotonic() >= self.due:
+            super().commit(letters)
+            self.due = time.monotonic() + 1
+
+
 def main() -> None:
     """Run it in the place of `pipeline.process.notification:main`."""
     run(Notification, NoInbox)
+
+
+def seldom() -> None:
+    """Likewise, with commits once a second. Found wherever members leave."""
+    run(Notification, Seldom)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import psycopg
 
 FIRST_TIMES = """
-    insert into inbox (consumer_group, event_id) select %s, unnest(%s::uuid[])
+    insert into inbox (consumer_group, event_id) select %s, unnest(%b::uuid[])
     on conflict do nothing returning event_id
 """
 

@@ -7,6 +7,8 @@ was decided about an order, what is left, and what the order has come to.
 What many events ask for is decided here, with the rows of their goods locked, and written by one statement for each
 table. Those rows are locked by one statement, in the order of their names: two members that need the same ones wait for
 each other, and not both at once.
+
+Lists go to Postgres in binary (`%b`), here and in the other rooms of a batch: as text they take three times as long.
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ if TYPE_CHECKING:
 
     import psycopg
 
-HELD = "select sku from reservations where order_id = any(%s)"
-LEFT = "select sku, available from stock where sku = any(%s) order by sku for update"
+HELD = "select sku from reservations where order_id = any(%b)"
+LEFT = "select sku, available from stock where sku = any(%b) order by sku for update"
 TAKE = """
     update stock set available = available - taken.quantity
-    from unnest(%s::text[], %s::bigint[]) as taken (sku, quantity) where stock.sku = taken.sku
+    from unnest(%b::text[], %b::bigint[]) as taken (sku, quantity) where stock.sku = taken.sku
 """
 DECIDE = """
     insert into reservations (order_id, sku, quantity, state)
-    select * from unnest(%s::text[], %s::text[], %s::bigint[], %s::text[])
+    select * from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[])
 """
 RELEASE = """
-    update reservations set state = 'released' where order_id = any(%s) and state = 'reserved'
+    update reservations set state = 'released' where order_id = any(%b) and state = 'reserved'
     returning sku, quantity
 """
 

@@ -22,7 +22,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pydantic import ValidationError
 
 from pipeline.events import Event
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import psycopg
-    from confluent_kafka import KafkaError
 
     from pipeline.route.topics import Config
 
@@ -50,6 +49,7 @@ AT_ONCE = 500  # messages, at most
 PAUSES_S = (0.02, 0.05, 0.1)  # before an event that stands alone is tried once more
 PATIENCE_S = 0.5  # for all pauses of a batch: where much fails, neighbours would wait for long
 FIRST_PAUSE_S = 0.5  # of an order that is parked
+SEEKS, SEEK_PAUSE_S = 5, 0.02  # a rebalance that begins this moment pauses the partition, which undoes a seek
 
 
 class Malformed(Exception):
@@ -74,10 +74,11 @@ class Handler(Protocol):
 
 
 class Delivery(NamedTuple):
-    """An event and the message that it has come in."""
+    """An event and the message that it has come in; whether that was sent back to the group."""
 
     letter: Letter
     event: Event
+    back: bool
 
 
 class Work:
@@ -93,6 +94,7 @@ class Work:
             behind = [one for one in batch if one.event.order_id in waiting]
             if behind:
                 self.parking.add(connection, map(parked, behind))
+                self.parking.back(connection, {one.event.order_id for one in behind if one.back})
             self.once(connection, [one.event for one in batch if one.event.order_id not in waiting])
 
     def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> None:
@@ -125,11 +127,13 @@ def parked(delivery: Delivery) -> Parked:
 class Member:
     """A member of the group that `handler` is named after; it reads the orders topic and the group's retry topic."""
 
+    work: ClassVar = Work  # a seeded bug may have another
+
     def __init__(self, settings: GroupSettings, handler: Handler, stop: Stop) -> None:
         self._settings, self._handler, self._stop = settings, handler, stop
         group = full_name(settings, handler.name)
         self._parking = Parking(group, settings.parking_limit)
-        self._work = Work(Database(settings.database_url), handler, group, self._parking)
+        self._work = self.work(Database(settings.database_url), handler, group, self._parking)
         self._dead = DeadLetters(settings, handler.name)
         self._patience = 0.0
         self._outage = Outage("Holding at this place, nothing is skipped; trying again")
@@ -207,7 +211,7 @@ class Member:
 
     def _readable(self, letters: Sequence[Letter]) -> list[Delivery]:
         """The events in them that are ours; what is none is buried."""
-        found, poison, back = [], [], set()
+        found, poison = [], []
         for letter in letters:
             try:
                 event = self._work.read(letter)
@@ -216,13 +220,8 @@ class Member:
                 poison.append((letter, Failure.of(why, kind=POISON)))
                 continue
             if event is not None:
-                found.append(Delivery(letter, event))
-                if letter.topic == self._retries:
-                    back.add(event.order_id)
+                found.append(Delivery(letter, event, back=letter.topic == self._retries))
         self._dead.bury(poison)
-        if back:
-            with self._work.database.transaction() as connection:
-                self._parking.back(connection, back)
         return found
 
     def _failed(self, one: Delivery, why: Exception) -> None:
@@ -247,14 +246,22 @@ class Member:
         """Make these the next ones again."""
         self._outage.wait(self._stop, why)
         for first in {one[:2]: one for one in reversed(letters)}.values():
-            place = TopicPartition(first.topic, first.partition, first.offset)
+            self._go_back(first)
+
+    def _go_back(self, first: Letter) -> None:
+        """Make this the next of its partition. Going on from elsewhere would skip it, so it is that or an end."""
+        place = TopicPartition(first.topic, first.partition, first.offset)
+        for left in reversed(range(SEEKS)):
             try:
-                self._consumer.seek(place)
-            except KafkaException as gone:
-                if place in self._consumer.assignment():
-                    raise  # going on from here would skip it
-                # The partition was taken from us; its new owner begins at the committed offset, here or before.
-                log.info("%s is no longer ours: %s", first, reason(gone.args[0]))
+                return self._consumer.seek(place)
+            except KafkaException as why:
+                if place not in self._consumer.assignment():
+                    # It was taken from us; its new owner begins at the committed offset, here or before.
+                    return log.info("%s is no longer ours: %s", first, reason(why.args[0]))
+                if why.args[0].code() != KafkaError._OUTDATED or not left:  # noqa: SLF001 - its public name
+                    raise
+                time.sleep(SEEK_PAUSE_S)
+        return None
 
     def _broker_error(self, error: KafkaError) -> None:
         broker_error(self._settings, self._outage, error)

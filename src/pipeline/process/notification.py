@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TEXTS = {"order.confirmed": "Your order {} is confirmed.", "order.failed": "Your order {} could not be fulfilled."}
 WRITE = """
     insert into mails (order_id, event_id, text)
-    select * from unnest(%s::text[], %s::uuid[], %s::text[])
+    select * from unnest(%b::text[], %b::uuid[], %b::text[])
 """
 
 

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     import psycopg
 
 PAYMENT = """
-    update orders set payment = told.result from unnest(%s::text[], %s::text[]) as told (order_id, result)
+    update orders set payment = told.result from unnest(%b::text[], %b::text[]) as told (order_id, result)
     where orders.order_id = told.order_id
 """
 STOCK = """
-    update orders set stock = told.result from unnest(%s::text[], %s::text[]) as told (order_id, result)
+    update orders set stock = told.result from unnest(%b::text[], %b::text[]) as told (order_id, result)
     where orders.order_id = told.order_id
 """
-LOCK = "select from orders where order_id = any(%s) order by order_id for update"
+LOCK = "select from orders where order_id = any(%b) order by order_id for update"
 OUTCOME = """
     with decided as (
         update orders set
             state = case when payment = 'charged' and stock = 'reserved' then 'confirmed' else 'failed' end,
             last_seq = last_seq + 1
-        where order_id = any(%s) and state = 'pending' and payment is not null and stock is not null
+        where order_id = any(%b) and state = 'pending' and payment is not null and stock is not null
         returning gen_random_uuid() as event_id, order_id, customer_id, last_seq as seq, 'order.' || state as type
     )
     insert into outbox (event_id, order_id, seq, type, payload)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.process.inventory import Inventory
 from pipeline.process.member import Handler, Work
@@ -38,12 +38,14 @@ LONGEST_PAUSE_S = 60.0
 class Retry:
     """Handles what a group has parked."""
 
+    work: ClassVar = Work  # a seeded bug may have another
+
     def __init__(self, settings: RetrySettings, handler: Handler) -> None:
         self._settings, self._handler = settings, handler
         group = full_name(settings, handler.name)
         self._parking = Parking(group, sys.maxsize)  # it only takes out
         self._database = Database(settings.database_url)
-        self._work = Work(self._database, handler, group, self._parking)
+        self._work = self.work(self._database, handler, group, self._parking)
         self._dead = DeadLetters(settings, handler.name)
 
     def ready(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
 WAITING = """
-    select order_id from parked_orders where consumer_group = %s and order_id = any(%s) order by order_id for key share
+    select order_id from parked_orders where consumer_group = %s and order_id = any(%b) order by order_id for key share
 """
 COUNT = "select count(*) from (select from parked_events where consumer_group = %s limit %s) as few"
 PARK = """
@@ -42,7 +42,7 @@ ADD = """
 """
 BACK = """
     update parked_orders set attempts = 0, next_attempt_at = now()
-    where consumer_group = %s and order_id = any(%s) and next_attempt_at is null
+    where consumer_group = %s and order_id = any(%b) and next_attempt_at is null
 """
 DUE = """
     select order_id, attempts, extract(epoch from since)::float8 from parked_orders
