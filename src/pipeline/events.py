@@ -49,6 +49,13 @@ class ItemOrdered(Event):
     quantity: Annotated[int, Field(ge=1, lt=2**31)]
 
 
+class ItemPriced(Event):
+    """What an order.placed says about money. `amount` is in minor units: 1999 with EUR is 19.99 euros."""
+
+    amount: Annotated[int, Field(gt=0, le=10**12)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
 class Outcome(Event):
     """What has become of an order, for good: order.confirmed or order.failed."""
 

@@ -187,3 +187,12 @@ create table if not exists payments (
     recorded_at timestamptz not null default now()
 );
 create index if not exists payments_order_id on payments (order_id);
+
+-- What was given back of orders that have failed.
+create table if not exists refunds (
+    key         text primary key,  -- the idempotency key the gateway was given
+    order_id    text not null,
+    amount      bigint not null,
+    currency    text not null,
+    recorded_at timestamptz not null default now()
+);

@@ -84,10 +84,18 @@ class GroupSettings(ConsumerSettings):
     parking_limit: int = Field(default=10_000, ge=1, description="events that a group parks at most")
 
 
+class Billed(_FromEnvironment):
+    """For workers that move money."""
+
+    gateway_url: str = Field(pattern=r"^http://", description="the payment gateway, such as http://127.0.0.1:8001")
+
+
 class RetrySettings(Postgres, Kafka):
     """For `pipeline.process.retry`."""
 
-    retry_group: Literal["inventory", "notification"] = Field(description="whose: inventory or notification")
+    retry_group: Literal["payment", "inventory", "notification"] = Field(
+        description="whose: payment, inventory or notification"
+    )
     retry_interval_s: float = Field(default=0.2, gt=0, description="seconds between looks at what is parked")
     retry_pause_s: float = Field(default=1, gt=0, description="seconds between attempts, doubled with each")
     retry_budget: int = Field(default=8, ge=1, description="attempts before an event is given up")
@@ -97,10 +105,8 @@ class ReplaySettings(Postgres, Kafka):
     """For `pipeline.quarantine.replay`."""
 
 
-class PaymentSettings(ConsumerSettings):
+class PaymentSettings(ConsumerSettings, Billed):
     """For `pipeline.process.payment`."""
-
-    gateway_url: str = Field(pattern=r"^http://", description="the payment gateway, such as http://127.0.0.1:8001")
 
 
 class GatewaySettings(Listener):

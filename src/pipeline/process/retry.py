@@ -15,6 +15,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.process.billing import Billing
 from pipeline.process.inventory import Inventory
 from pipeline.process.member import Handler, Work
 from pipeline.process.notification import Notification
@@ -96,7 +97,7 @@ class Retry:
         self._parking.again(connection, due, pause_s=None, why=repr(why))
 
 
-HANDLERS: dict[str, type[Handler]] = {"inventory": Inventory, "notification": Notification}
+HANDLERS: dict[str, type[Handler]] = {one.name: one for one in (Billing, Inventory, Notification)}
 
 
 def run(handler: type[Handler] | None = None, retry: type[Retry] = Retry) -> None:

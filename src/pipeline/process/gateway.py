@@ -1,0 +1,114 @@
+"""The gateway's client: many requests under way at once, and for each an answer, or a reason to ask all of them again.
+
+A request whose reply did not arrive is *unknown*: money may have moved. So there is no retry in here. The caller asks
+again with the same key, and the gateway answers what it did the first time.
+
+A gateway that has failed is asked one thing, and the rest only if it answers that: it may be coming back, or be down
+because of what it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from pipeline.runtime import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TIMEOUT_S = 3.0  # to connect, and for each wait for bytes. The transaction is open meanwhile.
+AT_ONCE = 16  # requests under way, each on a connection of its own
+
+OK, CREATED, DECLINED, REQUEST_TIMEOUT, TOO_MANY, SERVER_ERROR = 200, 201, 402, 408, 429, 500
+
+
+class Refused(Exception):
+    """The gateway will never do this."""
+
+
+class Asked(NamedTuple):
+    """To move money of an order, in minor units; what moves under one key moves once."""
+
+    key: str
+    order_id: str
+    amount: int
+    currency: str
+
+
+class Gateway:
+    """Moves money, at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url.rstrip("/"))
+        self._name = f"The gateway at {url}"
+        self._connections = [self._connection() for _ in range(AT_ONCE)]
+        self._in_doubt = False
+
+    def charge(self, asked: Sequence[Asked]) -> list[bool]:
+        """Charge each of them once for its key, whatever the number of calls; whether it was charged, or declined.
+
+        Raises:
+            Unavailable: not all have an answer. Ask again, with the same keys.
+            Refused: what is asked for is at fault.
+        """
+        return [self._accepted(status, text) for status, text in self._answers("charges", asked)]
+
+    def refund(self, asked: Sequence[Asked]) -> None:
+        """Give back, likewise."""
+        for status, text in self._answers("refunds", asked):
+            if not self._accepted(status, text):
+                raise Refused(f"{self._name} declined to refund: {text}")
+
+    def _accepted(self, status: int, text: str) -> bool:
+        if status in {OK, CREATED, DECLINED}:
+            return status != DECLINED
+        raise Refused(f"{self._name} refused: {status} {text}")
+
+    def _answers(self, path: str, asked: Sequence[Asked]) -> Iterator[tuple[int, str]]:
+        at = 0
+        while at < len(asked):
+            some = asked[at : at + (1 if self._in_doubt else AT_ONCE)]
+            yield from self._together(f"{self._parts.path}/{path}", some)
+            at += len(some)
+
+    def _together(self, path: str, asked: Sequence[Asked]) -> list[tuple[int, str]]:
+        """Send all of them, then hear all of them."""
+        try:
+            under_way = list(zip(self._connections, asked, strict=False))
+            for connection, one in under_way:
+                self._send(connection, path, one)
+            answers = [self._hear(connection) for connection, _ in under_way]
+        except (OSError, HTTPException) as why:
+            self._give_up()
+            raise Unavailable(self._name, repr(why)) from why
+        for status, text in answers:
+            if status in {REQUEST_TIMEOUT, TOO_MANY} or status >= SERVER_ERROR:
+                self._give_up()
+                raise Unavailable(self._name, f"{status} {text}")
+        self._in_doubt = False
+        return answers
+
+    def _send(self, connection: HTTPConnection, path: str, one: Asked) -> None:
+        # Between requests an open connection is silent. If there is something to read, it is the server's farewell.
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()  # the next request opens it again
+        body = {"order_id": one.order_id, "amount": one.amount, "currency": one.currency}
+        headers = {"Idempotency-Key": one.key, "Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps(body).encode(), headers)
+
+    def _hear(self, connection: HTTPConnection) -> tuple[int, str]:
+        reply = connection.getresponse()
+        return reply.status, reply.read()[:200].decode(errors="replace")
+
+    def _give_up(self) -> None:
+        """Nothing that is still under way is of use: its reply would be taken for that of the next request."""
+        self._in_doubt = True
+        for connection in self._connections:
+            connection.close()
+
+    def _connection(self) -> HTTPConnection:
+        return HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)

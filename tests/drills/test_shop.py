@@ -1,0 +1,59 @@
+"""One order, one charge, one refund if it fails, one reservation, one mail, wherever a group is broken."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fix_shop import shop
+from tests.twins import billing_twins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chaos import Session
+    from tests.twins.systems import Make
+
+pytestmark = pytest.mark.drills
+
+LANES = 3  # each has ten workers, and our broker links for 32
+GROUPS = ("payment", "inventory", "notification")
+LOSSES = ("crash-before", "crash-late", "crash-after", "lose-request", "lose-reply")
+CHARGE = "payment/http.post[key-1]#1"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [shop, partial(shop, dynamic=True, replicas=2, partitions=2)],
+    ids=["static", "dynamic"],
+)
+def test_every_point(onecharge: Session, make: Make) -> None:
+    """An order that is confirmed was charged once, one that has failed was given back what it was charged."""
+    with onecharge.lanes(make, LANES) as lanes:
+        lanes.sweep(faults=LOSSES, only=GROUPS).require_holds()
+
+
+def test_every_recovery_of_payment(onecharge: Session) -> None:
+    """Nor is anything else the case where a member of the payment group is killed again while it recovers."""
+    with onecharge.lanes(shop, LANES) as lanes:
+        lanes.sweep(depth=2, faults=LOSSES[:1], only=["payment"]).require_holds()
+
+
+@pytest.mark.parametrize(
+    ("main", "schedule", "invariant"),
+    [
+        (billing_twins.key_per_attempt, f"{CHARGE}:crash-after", "one effect per key"),
+        (billing_twins.key_per_attempt, f"{CHARGE}:lose-reply", "one effect per key"),
+        (billing_twins.key_per_attempt, "payment/postgres.commit[key-1]#1:crash-before", "one effect per key"),
+        (billing_twins.refund_on_time_out, f"{CHARGE}:lose-reply", "settled up"),
+        (billing_twins.forgets_refunds, "", "settled up"),
+        (billing_twins.offset_first, f"{CHARGE}:crash-before", "settled up"),
+    ],
+)
+def test_twins_are_found(onecharge: Session, main: Callable[[], object], schedule: str, invariant: str) -> None:
+    """Each of them charges twice, not at all, or keeps what it should give back."""
+    with shop(onecharge, payment=main, within=15.0) as system:
+        verdict = system.drill(schedule)
+    assert invariant in {violation.invariant for violation in verdict.violations}, verdict.story(events=True)

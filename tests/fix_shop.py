@@ -1,0 +1,136 @@
+"""The whole shop behind the topic: payment, inventory and notification group, with the gateway and the retry workers.
+
+Of three orders one can be paid and fulfilled, of one there is too little, so that what was paid is given back, and of
+one the card is declined, so that what was reserved is given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from chaos import System, Worker, group_drained, no_rows, one_effect_per_key
+from chaos.invariants import Invariant, Ledger, Violation
+from pipeline.gateway import server as gateway
+from pipeline.gateway.ledger import DECLINED_AMOUNT
+from pipeline.process import billing, inventory, notification, retry
+from pipeline.publish import relay as relays
+from tests.fix_groups import DELIVERED, PLACED, STOCK, STOCK_UP, TABLES, one_row, stock_balanced
+from tests.fix_pipeline import SCHEMA
+from tests.twins import row_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from chaos import Lane, Run, Session
+
+GROUPS = ("payment", "inventory", "notification")
+AMOUNT = 1999
+ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', %s, 'EUR')"
+
+
+def place(run: Run, sku: str, quantity: int, amount: int) -> str:
+    """An order as the API will accept it."""
+    order_id, event_id = run.new_key(), str(uuid4())
+    event = {"event_id": event_id, "type": "order.placed", "order_id": order_id, "seq": 1, "customer_id": "c-1"}
+    wanted = {"sku": sku, "quantity": quantity, "amount": amount, "currency": "EUR"}
+    run.execute(ORDER, order_id, amount)
+    run.execute(PLACED, event_id, order_id, json.dumps(event | wanted))
+    run.accept(order_id)
+    return order_id
+
+
+def place_orders(run: Run) -> None:
+    """Place the three. Each has its own outcome, whichever group is first."""
+    sku = f"sku-{uuid4()}"
+    run.execute(STOCK_UP, sku, STOCK)
+    for quantity, amount in ((2, AMOUNT), (STOCK + 1, AMOUNT), (1, DECLINED_AMOUNT)):
+        place(run, sku, quantity, amount)
+
+
+def settled_up(lane: Lane, charges: Ledger, refunds: Ledger) -> Invariant:
+    """What an order has come to, and the gateway's logs, say the same: paid, paid and given back, or never paid."""
+
+    def check(keys: Sequence[str]) -> list[Violation]:
+        found = []
+        for key, state in lane.execute("select order_id, state from orders where order_id = any(%s)", [list(keys)]):
+            asked, back = charges.of(key), refunds.of(key)
+            paid, given = (sum(record.effect for record in records) for records in (asked, back))
+            right = {"confirmed": paid == 1 and not given, "failed": paid == given and bool(asked)}
+            if not right.get(state, False):
+                detail = f"is {state}, was charged {paid} times and refunded {given} times"
+                found.append(Violation("settled up", key, detail, (*asked, *back)))
+        return found
+
+    return Invariant("settled up", check, charges, final=False)
+
+
+@contextlib.contextmanager
+def shop(
+    session: Session,
+    *,
+    payment: Callable[[], object] = billing.main,
+    replicas: int = 1,
+    partitions: int = 1,
+    dynamic: bool = False,
+    workload: Callable[[Run], object] = place_orders,
+    grace: float = 1.0,
+    within: float = 60.0,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[System]:
+    """Relay, the three groups and their retry workers, in a lane of their own.
+
+    Args:
+        session: the test run.
+        payment: charges and refunds.
+        replicas: of it.
+        partitions: of the topic.
+        dynamic: whether members are dynamic ones of their groups; one that was killed is missed after 0.5 s.
+        workload: what is done in each drill.
+        grace: as for `System`.
+        within: likewise.
+        env: more for the payment group and its retry worker.
+    """
+    topics = {"orders": partitions, **{f"retry.{group}": 1 for group in GROUPS}}
+    with session.lane(schema=SCHEMA, topics=topics) as lane:
+        lane.execute(DELIVERED)
+        row_ledger.setup(lane, TABLES)  # its slot goes with the database
+        slot = {"SLOT": row_ledger.slot(lane)}
+        rows = lane.trusted("rows", row_ledger.main, ledger="rows.jsonl", key="order_id", env=slot).ledger
+        psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
+        refunds = Ledger(psp.ledger.path.with_suffix(".refunds.jsonl"), key="order_id")
+        common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": psp.url, **env}
+
+        def member(name: str, main: Callable[[], object], count: int = 1) -> Worker:
+            one = {"SESSION_TIMEOUT_MS": "500"} if dynamic else {"GROUP_INSTANCE_ID": f"{name}-{{replica}}"}
+            return Worker(name, main, count, env=common | one)
+
+        with System(
+            lane,
+            workers=[
+                Worker("relay", relays.main, env=common),
+                member("payment", payment, replicas),
+                member("inventory", inventory.main),
+                member("notification", notification.main),
+                *(Worker(f"retry-{name}", retry.main, env={**common, "RETRY_GROUP": name}) for name in GROUPS),
+            ],
+            workload=workload,
+            settled=[
+                no_rows("outbox_pending"),
+                *(group_drained(f"{{lane}}.{name}", "orders") for name in GROUPS),
+                no_rows("parked_orders"),
+                row_ledger.rows_recorded(TABLES),
+            ],
+            invariants=[
+                one_effect_per_key(psp.ledger),
+                settled_up(lane, psp.ledger, refunds),
+                *(one_row(rows, table) for table in TABLES),
+                stock_balanced(lane, rows),
+            ],
+            grace=grace,
+            within=within,
+        ) as system:
+            yield system

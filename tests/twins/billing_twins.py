@@ -1,0 +1,82 @@
+"""Twins of the payment group.
+
+key_per_attempt     a new key for each attempt: charged twice wherever an attempt ends behind its charge (`http.post`:
+                    crash-after, lose-reply; `postgres.commit`: crash-before, lose-request)
+refund_on_time_out  takes an answer that did not come for a no, and the order for failed: one that was charged stays so
+                    (`http.post`: lose-reply)
+forgets_refunds     passes order.failed over: what was paid for a failed order is kept, without any fault
+offset_first        commits the offset before the charge: nobody charges where the member dies behind that
+                    (`kafka.offset_commit`: crash-after up to `http.post`: crash-before)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pipeline.process.billing import Billing
+from pipeline.process.gateway import Gateway
+from pipeline.process.member import run
+from pipeline.runtime import Unavailable
+from tests.twins.group_offset_first import OffsetFirst
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from pipeline.process.gateway import Asked
+
+
+class KeyPerAttempt(Billing):
+    """Believes that a key is there to be unique."""
+
+    def key(self, order_id: str, what: str) -> str:
+        """BUG: should be derived from the order alone."""
+        return f"{super().key(order_id, what)}-{uuid4()}"
+
+
+class TakesSilenceForANo(Gateway):
+    """Does not wait for ever."""
+
+    def charge(self, asked: Sequence[Asked]) -> list[bool]:
+        """BUG: should not say what it does not know."""
+        try:
+            return super().charge(asked)
+        except Unavailable:
+            return [False] * len(asked)
+
+
+class RefundOnTimeOut(Billing):
+    """Has an answer for every customer, at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gateway.__class__ = TakesSilenceForANo
+
+
+class ForgetsRefunds(Billing):
+    """Is done when an order is paid."""
+
+    def refund(self, connection: psycopg.Connection, orders: Sequence[str]) -> None:
+        """BUG: should give back what was charged."""
+
+
+def key_per_attempt() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    run(KeyPerAttempt)
+
+
+def refund_on_time_out() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    run(RefundOnTimeOut)
+
+
+def forgets_refunds() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    run(ForgetsRefunds)
+
+
+def offset_first() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    run(Billing, OffsetFirst)
