@@ -4,6 +4,7 @@ key_per_attempt     a new key for each attempt: charged twice wherever an attemp
                     crash-after, lose-reply; `postgres.commit`: crash-before, lose-request)
 refund_on_time_out  takes an answer that did not come for a no, and the order for failed: one that was charged stays so
                     (`http.post`: lose-reply)
+outage_for_a_failure  spends an event's budget on a gateway that is away: dead letters behind an outage
 forgets_refunds     passes order.failed over: what was paid for a failed order is kept, without any fault
 offset_first        commits the offset before the charge: nobody charges where the member dies behind that
                     (`kafka.offset_commit`: crash-after up to `http.post`: crash-before)
@@ -47,6 +48,27 @@ class TakesSilenceForANo(Gateway):
             return [False] * len(asked)
 
 
+class OutageForAFailure(Gateway):
+    """Knows one kind of trouble."""
+
+    def charge(self, asked: Sequence[Asked]) -> list[bool]:
+        """BUG: should say who is away."""
+        try:
+            return super().charge(asked)
+        except Unavailable as why:
+            raise RuntimeError(str(why)) from why
+
+
+class Impatient(Billing):
+    """Has such a client, which does not wait for long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gateway.__class__ = OutageForAFailure
+        for connection in self.gateway._connections:
+            connection.timeout = 0.2
+
+
 class RefundOnTimeOut(Billing):
     """Has an answer for every customer, at once."""
 
@@ -70,6 +92,11 @@ def key_per_attempt() -> None:
 def refund_on_time_out() -> None:
     """Run it in the place of `pipeline.process.billing:main`."""
     run(RefundOnTimeOut)
+
+
+def outage_for_a_failure() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    run(Impatient)
 
 
 def forgets_refunds() -> None:

@@ -63,6 +63,11 @@ class Gateway:
             if not self._accepted(status, text):
                 raise Refused(f"{self._name} declined to refund: {text}")
 
+    def close(self) -> None:
+        """Hear no more of what is under way: its reply would be taken for that of the next request."""
+        for connection in self._connections:
+            connection.close()
+
     def _accepted(self, status: int, text: str) -> bool:
         if status in {OK, CREATED, DECLINED}:
             return status != DECLINED
@@ -83,11 +88,12 @@ class Gateway:
                 self._send(connection, path, one)
             answers = [self._hear(connection) for connection, _ in under_way]
         except (OSError, HTTPException) as why:
-            self._give_up()
+            self._in_doubt = True
+            self.close()
             raise Unavailable(self._name, repr(why)) from why
         for status, text in answers:
             if status in {REQUEST_TIMEOUT, TOO_MANY} or status >= SERVER_ERROR:
-                self._give_up()
+                self._in_doubt = True
                 raise Unavailable(self._name, f"{status} {text}")
         self._in_doubt = False
         return answers
@@ -103,12 +109,6 @@ class Gateway:
     def _hear(self, connection: HTTPConnection) -> tuple[int, str]:
         reply = connection.getresponse()
         return reply.status, reply.read()[:200].decode(errors="replace")
-
-    def _give_up(self) -> None:
-        """Nothing that is still under way is of use: its reply would be taken for that of the next request."""
-        self._in_doubt = True
-        for connection in self._connections:
-            connection.close()
 
     def _connection(self) -> HTTPConnection:
         return HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)
