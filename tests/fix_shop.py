@@ -73,6 +73,7 @@ def shop(
     session: Session,
     *,
     payment: Callable[[], object] = billing.main,
+    payment_retries: Callable[[], object] = retry.main,
     replicas: int = 1,
     partitions: int = 1,
     dynamic: bool = False,
@@ -86,6 +87,7 @@ def shop(
     Args:
         session: the test run.
         payment: charges and refunds.
+        payment_retries: tries again what it has parked.
         replicas: of it.
         partitions: of the topic.
         dynamic: whether members are dynamic ones of their groups; one that was killed is missed after 0.5 s.
@@ -115,7 +117,10 @@ def shop(
                 member("payment", payment, replicas),
                 member("inventory", inventory.main),
                 member("notification", notification.main),
-                *(Worker(f"retry-{name}", retry.main, env={**common, "RETRY_GROUP": name}) for name in GROUPS),
+                *(
+                    Worker(f"retry-{name}", main, env={**common, "RETRY_GROUP": name})
+                    for name, main in zip(GROUPS, (payment_retries, retry.main, retry.main), strict=True)
+                ),
             ],
             workload=workload,
             settled=[

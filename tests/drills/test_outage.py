@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.process import billing
 from pipeline.settings import Kafka
 from tests.fix_groups import STOCK_UP
 from tests.fix_shop import AMOUNT, place, shop
@@ -18,9 +17,8 @@ from tests.pipeline.slots import messages
 from tests.twins import billing_twins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from chaos import Run, Session, Verdict
+    from tests.twins.systems import Make
 
 pytestmark = pytest.mark.drills
 
@@ -45,12 +43,9 @@ def orders_meanwhile(run: Run, silent_s: float) -> None:
         gateway.signal(signal.SIGCONT)
 
 
-def outage(
-    session: Session, main: Callable[[], object], silent_s: float, within: float
-) -> tuple[Verdict, list[Any], list[str]]:
+def outage(make: Make, session: Session, silent_s: float) -> tuple[Verdict, list[Any], list[str]]:
     """What the drill says, the dead letters, and what the gateway was asked."""
-    workload = partial(orders_meanwhile, silent_s=silent_s)
-    with shop(session, payment=main, workload=workload, within=within, env=GIVE_UP) as system:
+    with make(session, workload=partial(orders_meanwhile, silent_s=silent_s), env=GIVE_UP) as system:
         verdict, lane = system.drill(), system.lane
         letters = messages(Kafka(kafka_bootstrap_servers=lane.kafka, namespace=lane.name), "dead.payment")
         requests = lane.services["gateway"].ledger.path.read_text(encoding="utf-8").splitlines()
@@ -59,7 +54,7 @@ def outage(
 
 def test_everything_is_done_afterwards(onecharge: Session) -> None:
     """Each order is charged once, none was parked, and the gateway was not beset meanwhile."""
-    verdict, letters, requests = outage(onecharge, billing.main, SILENT_S, 60)
+    verdict, letters, requests = outage(shop, onecharge, SILENT_S)
     verdict.require_holds()
     assert letters == []
     [log] = [file for file in verdict.logs if "payment" in file.name and "retry" not in file.name]
@@ -71,5 +66,7 @@ def test_everything_is_done_afterwards(onecharge: Session) -> None:
 
 def test_an_outage_that_counts_as_a_failure_is_found(onecharge: Session) -> None:
     """A group that spends its events' budgets on an outage has dead letters."""
-    _, letters, _ = outage(onecharge, billing_twins.outage_for_a_failure, SILENT_S / 2, 15)
+    main, retries = billing_twins.outage_for_a_failure, billing_twins.outage_for_a_failure_retries
+    make = partial(shop, payment=main, payment_retries=retries, within=15.0)
+    _, letters, _ = outage(make, onecharge, SILENT_S / 2)
     assert letters

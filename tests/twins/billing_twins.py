@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from pipeline.process import retry
 from pipeline.process.billing import Billing
 from pipeline.process.gateway import Gateway
 from pipeline.process.member import run
@@ -97,6 +98,11 @@ def refund_on_time_out() -> None:
 def outage_for_a_failure() -> None:
     """Run it in the place of `pipeline.process.billing:main`."""
     run(Impatient)
+
+
+def outage_for_a_failure_retries() -> None:
+    """Run its retry worker."""
+    retry.run(Impatient)
 
 
 def forgets_refunds() -> None:
