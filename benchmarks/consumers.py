@@ -5,11 +5,16 @@ inventory_events_per_cpu_s   the same for each second of the member's CPU
 pgbench_events_per_s         the same statements, in transactions as large, on the same servers: one client of pgbench,
                              which decides nothing and has no Kafka; the statement that fetches its arguments included
 inventory_to_pgbench         the ratio
+payment_events_per_s         likewise, by a member of the payment group, with a gateway that syncs each charge to disk
+naive_payment_events_per_s   the same backlog by a loop of one event at a time, which gives the same guarantees: charge,
+                             COMMIT, offset
+payment_to_naive             the ratio
 restart_ms                   from SIGKILL to the first COMMIT of the member that takes its place: a static one, forked
                              from a warm parent, events waiting; median
 
-Medians of several rounds; who begins changes from round to round. Every second order is charged already, so half of
-the events bring an outcome with them. A backlog that is not handled in full ends this with what was seen.
+Medians of several rounds; who begins changes from round to round. Every second order is charged already, or has its
+goods, so half of the events bring an outcome with them. A backlog that is not handled in full ends this with what was
+seen.
 """
 
 from __future__ import annotations
@@ -34,22 +39,27 @@ from benchmarks.report import arguments, report
 from chaos import Session
 from chaos.history import Broke, Replied
 from chaos.waiting import Deadline, wait_until
-from pipeline.process import inbox, inventory, orders
+from pipeline.gateway import server as gateway
+from pipeline.process import billing, inbox, inventory, orders, payment
 from pipeline.process.member import AT_ONCE
 from pipeline.quarantine import parking
 from tests.fix_groups import groups
 from tests.fix_pipeline import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chaos import Lane
 
 PATIENCE_S = 120.0
 SKUS = 100
 SOME_STOCK = "insert into stock select 'sku-' || n, 1000000000 from generate_series(0, %s - 1) n"
 SOME_ORDERS = """
-    insert into orders (order_id, customer_id, amount, currency, payment)
-    select %s || n, 'c-1', 1999, 'EUR', case n %% 2 when 0 then 'charged' end from generate_series(0, %s - 1) n
+    insert into orders (order_id, customer_id, amount, currency, payment, stock)
+    select %s || n, 'c-1', 1999, 'EUR', case n %% 2 when 0 then %s end, case n %% 2 when 0 then %s end
+    from generate_series(0, %s - 1) n
 """
+CHARGED, RESERVED = ("charged", None), (None, "reserved")
 BATCHES = """
     create table batches as
     select n / {size} as batch, array_agg(md5('event-' || n)::uuid order by md5('event-' || n)) as events,
@@ -93,7 +103,7 @@ def script() -> str:
 
 def by_pgbench(session: Session, lane: Lane, events: int) -> float:
     """Events a second that Postgres can handle, one client asking."""
-    lane.execute(SOME_ORDERS, ["bench-", events])
+    lane.execute(SOME_ORDERS, ["bench-", *CHARGED, events])
     lane.execute(BATCHES.format(size=AT_ONCE, skus=SKUS, rows=events))
     lane.execute("alter table batches add primary key (batch)")
     file = session.output / "batch.sql"
@@ -108,30 +118,29 @@ def by_pgbench(session: Session, lane: Lane, events: int) -> float:
     return float(found[1]) * AT_ONCE
 
 
-def fill(lane: Lane, events: int) -> None:
-    """Put so many order.placed on the topic, and their orders into the database."""
-    lane.execute(SOME_ORDERS, ["order-", events])
+def fill(lane: Lane, events: int, known: tuple[str | None, str | None]) -> None:
+    """Put so many order.placed on the topic, and their orders into the database; what is known of half of them."""
+    lane.execute(SOME_ORDERS, ["order-", *known, events])
     producer = Producer({"bootstrap.servers": lane.kafka, "linger.ms": 5, "queue.buffering.max.messages": 0})
     for number in range(events):
         event = {"event_id": str(UUID(int=number)), "type": "order.placed", "order_id": f"order-{number}", "seq": 1}
-        goods = {"customer_id": "c-1", "sku": f"sku-{number % SKUS}", "quantity": 1}
+        goods = {"customer_id": "c-1", "sku": f"sku-{number % SKUS}", "quantity": 1, "amount": 1999, "currency": "EUR"}
         producer.produce(f"{lane.name}.orders", json.dumps(event | goods), f"order-{number}")
         producer.poll(0)
     producer.flush()
 
 
-def by_a_member(session: Session, lane: Lane, events: int) -> Handled:
-    """Have one member of the inventory group handle so many events."""
-    fill(lane, events)
-    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": f"{lane.name}.inventory"})
+def by_a_member(lane: Lane, events: int, main: Callable[[], object], group: str, env: dict[str, str]) -> Handled:
+    """Have one member of a group handle so many events that are on the topic."""
+    consumer = Consumer({"bootstrap.servers": lane.kafka, "group.id": f"{lane.name}.{group}"})
     place = TopicPartition(f"{lane.name}.orders", 0)
 
     def done() -> int:
         return max(0, int(consumer.committed([place], timeout=10)[0].offset))
 
-    env = {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": lane.name}
-    argv = [sys.executable, "-m", "pipeline", "inventory"]
-    worker = session.supervisor.spawn("inventory", argv, env={**env, "PATH": os.environ["PATH"]})
+    env |= {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": lane.name}
+    argv = [sys.executable, "-c", f"from {main.__module__} import {main.__name__} as main; main()"]
+    worker = lane.supervisor.spawn(group, argv, env={**env, "PATH": os.environ["PATH"]})
     wait = partial(wait_until, deadline=Deadline(PATIENCE_S), every=0.01, logs=[worker.log])
     first = wait("the member to begin", done)
     process = psutil.Process(worker.pid)
@@ -140,10 +149,41 @@ def by_a_member(session: Session, lane: Lane, events: int) -> Handled:
     took, used = time.monotonic() - began, cpu_s(process) - used
     worker.stop(Deadline(PATIENCE_S))
     consumer.close()
-    [(reserved,)] = lane.look("select count(*) from reservations where state = 'reserved' and order_id like 'order-%'")
-    if reserved != events:
-        sys.exit(f"{reserved} of {events} orders have a reservation")
     return Handled((events - first) / took, (events - first) / used)
+
+
+def reserved(lane: Lane, events: int) -> Handled:
+    """A member of the inventory group."""
+    fill(lane, events, CHARGED)
+    handled = by_a_member(lane, events, inventory.main, "inventory", {})
+    [(found,)] = lane.look("select count(*) from reservations where state = 'reserved' and order_id like 'order-%'")
+    if found != events:
+        sys.exit(f"{found} of {events} orders have a reservation")
+    return handled
+
+
+def charged(session: Session, events: int, main: Callable[[], object]) -> float:
+    """Events a second of a member of the payment group."""
+    with session.lane(schema=SCHEMA, topics={"orders": 1, "retry.payment": 1}) as lane:
+        psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
+        fill(lane, events, RESERVED)
+        handled = by_a_member(lane, events, main, "payment", {"GATEWAY_URL": psp.url})
+        found = sum(any(one.effect for one in psp.ledger.of(f"order-{number}")) for number in range(events))
+        if found != events:
+            sys.exit(f"{found} of {events} orders were charged")
+        return handled.events_per_s
+
+
+def payments(session: Session, count: int, events: int) -> dict[str, float]:
+    """The same backlog by the group's member and by a loop of one event at a time, so many times; medians."""
+    arms = {"payment_events_per_s": billing.main, "naive_payment_events_per_s": payment.main}
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(count):
+        for name in list(arms) if number % 2 == 0 else reversed(arms):
+            found[name].append(charged(session, events, arms[name]))
+    figures = {name: statistics.median(values) for name, values in found.items()}
+    ratio = figures["payment_events_per_s"] / figures["naive_payment_events_per_s"]
+    return figures | {"payment_to_naive": ratio}
 
 
 def rounds(session: Session, count: int, events: int) -> dict[str, float]:
@@ -156,7 +196,7 @@ def rounds(session: Session, count: int, events: int) -> dict[str, float]:
                 if arm == "pgbench":
                     found.setdefault("pgbench_events_per_s", []).append(by_pgbench(session, lane, events))
                     continue
-                for what, value in by_a_member(session, lane, events)._asdict().items():
+                for what, value in reserved(lane, events)._asdict().items():
                     found.setdefault(f"inventory_{what}", []).append(value)
     figures = {name: statistics.median(values) for name, values in found.items()}
     return figures | {"inventory_to_pgbench": figures["inventory_events_per_s"] / figures["pgbench_events_per_s"]}
@@ -181,12 +221,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often a backlog is handled (default: 3)")
     parser.add_argument("--events", type=int, default=50_000, help="how long it is (default: 50,000)")
+    parser.add_argument("--charges", type=int, default=3_000, help="how long that of payment is (default: 3,000)")
     parser.add_argument("--restarts", type=int, default=20, help="how often a member is killed (default: 20)")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="consumers-") as directory, Session(Path(directory)) as session:
         if options.rounds:
             figures |= rounds(session, options.rounds, options.events)
+            figures |= payments(session, options.rounds, options.charges)
         if options.restarts:
             figures["restart_ms"] = statistics.median(restarts_ms(session, options.restarts))
     report(figures, options.json)
