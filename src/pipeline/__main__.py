@@ -18,6 +18,7 @@ WORKERS = {
     "inventory": "pipeline.process.inventory",
     "notification": "pipeline.process.notification",
     "retry": "pipeline.process.retry",
+    "reconcile": "pipeline.reconcile",
     "gateway": "pipeline.gateway.server",
 }
 TOOLS = {"replay": "pipeline.quarantine.replay"}  # for people, with options

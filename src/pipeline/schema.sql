@@ -12,6 +12,8 @@ create table if not exists orders (
     created_at  timestamptz not null default now()
 );
 
+create index if not exists orders_pending on orders (created_at, order_id) where state = 'pending';
+
 -- The answer once given for a key, so that a client may ask again after a crash or a lost reply.
 create table if not exists idempotency_keys (
     key         text primary key,
@@ -187,6 +189,13 @@ create table if not exists payments (
     recorded_at timestamptz not null default now()
 );
 create index if not exists payments_order_id on payments (order_id);
+
+-- Orders that stayed pending, and what the gateway said of them when it was asked.
+create table if not exists reconciliations (
+    order_id text primary key,
+    found    text not null check (found in ('charged', 'declined')),
+    at       timestamptz not null default now()
+);
 
 -- What was given back of orders that have failed.
 create table if not exists refunds (

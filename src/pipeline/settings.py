@@ -28,11 +28,16 @@ class Postgres(_FromEnvironment):
     database_url: str = Field(description="the Postgres to use, such as postgresql://shop@127.0.0.1:5432/shop")
 
 
-class Kafka(_FromEnvironment):
-    """For workers with a broker. `namespace` lets several copies of the pipeline share one."""
+class Namespaced(_FromEnvironment):
+    """For workers that name topics or groups. `namespace` lets several copies of the pipeline share a broker."""
+
+    namespace: str = Field(default="", description="prefix of topic and group names, such as copy1")
+
+
+class Kafka(Namespaced):
+    """For workers with a broker."""
 
     kafka_bootstrap_servers: str = Field(description="the Kafka to use, such as 127.0.0.1:9092")
-    namespace: str = Field(default="", description="prefix of topic and group names, such as copy1")
 
 
 class Listener(_FromEnvironment):
@@ -103,6 +108,22 @@ class RetrySettings(Postgres, Kafka):
 
 class ReplaySettings(Postgres, Kafka):
     """For `pipeline.quarantine.replay`."""
+
+    gateway_url: str | None = Field(
+        default=None, pattern=r"^http://", description="the payment gateway, to look charges up: http://127.0.0.1:8001"
+    )
+    gateway_keeps_keys_s: float = Field(
+        default=86_400, ge=0, description="seconds after which the gateway may have forgotten a key"
+    )
+
+
+class ReconcileSettings(Postgres, Namespaced, Billed):
+    """For `pipeline.reconcile`."""
+
+    reconcile_after_s: float = Field(
+        default=120, ge=0, description="seconds after which a pending order is looked into"
+    )
+    reconcile_interval_s: float = Field(default=10, gt=0, description="seconds between looks at pending orders")
 
 
 class PaymentSettings(ConsumerSettings, Billed):

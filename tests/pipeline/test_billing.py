@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import pytest
 
+from pipeline import gateway_client as client
 from pipeline.events import ItemPriced, Outcome
 from pipeline.gateway.ledger import DECLINED_AMOUNT
-from pipeline.process import gateway as client
+from pipeline.gateway_client import AT_ONCE, Asked, Gateway, Refused
 from pipeline.process.billing import Billing
-from pipeline.process.gateway import AT_ONCE, Asked, Gateway, Refused
 from pipeline.runtime import Unavailable
 
 if TYPE_CHECKING:

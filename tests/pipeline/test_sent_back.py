@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
+from pipeline.gateway.ledger import DECLINED_AMOUNT
+from pipeline.gateway_client import Asked, Gateway
 from pipeline.quarantine import replay
 from pipeline.quarantine.dead import DeadLetters, headers
 from pipeline.quarantine.letters import FAILING, POISON, Failure, Letter
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from chaos import Lane
+    from tests.pipeline.workers import Worker
 
 GROUP = "inventory"
 
@@ -43,9 +48,9 @@ def letter(order: str, offset: int, *headers: tuple[str, bytes | None], topic: s
     return Letter(topic, 0, offset, 1_700_000_000_000, order.encode(), value, [("a", b"\xff"), *headers])
 
 
-def bury(settings: ReplaySettings, *letters: Letter, kind: str = FAILING) -> None:
+def bury(settings: ReplaySettings, *letters: Letter, kind: str = FAILING, group: str = GROUP) -> None:
     """Put them where the group's dead letters are."""
-    dead = DeadLetters(settings, GROUP)
+    dead = DeadLetters(settings, group)
     until(lambda: attempt(lambda: dead.bury([(one, Failure.of(ValueError("why"), kind=kind)) for one in letters])))
 
 
@@ -58,17 +63,22 @@ def attempt(step: Callable[[], object]) -> bool:
     return True
 
 
-def sent(settings: ReplaySettings) -> list[Any]:
+def sent(settings: ReplaySettings, group: str = GROUP) -> list[Any]:
     """What is on the group's retry topic."""
-    return messages(settings, f"retry.{GROUP}")
+    return messages(settings, f"retry.{group}")
 
 
-def replayed(settings: ReplaySettings, *more: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def replayed(settings: ReplaySettings, *more: str, monkeypatch: pytest.MonkeyPatch, group: str = GROUP) -> None:
     """Have the command line do it."""
-    for name, value in settings.model_dump().items():
-        monkeypatch.setenv(name.upper(), value)
-    until(lambda: attempt(lambda: Replay(settings, GROUP, 1e6).send([])))
-    main([GROUP, "--per-second", "1000", *more])
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    until(lambda: attempt(lambda: Replay(settings, group, 1e6).send([])))
+    main([group, "--per-second", "1000", *more])
+
+
+def environment(settings: ReplaySettings) -> dict[str, str]:
+    """What says the same to a process."""
+    return {name.upper(): str(value) for name, value in settings.model_dump(exclude_none=True).items()}
 
 
 def test_it_is_the_same_event(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +154,39 @@ def test_the_last_burial_counts(settings: ReplaySettings, monkeypatch: pytest.Mo
     assert [one.replays for one in dead_letters(settings, GROUP)] == [1]
 
 
+@pytest.mark.parametrize("asking", [True, False])
+def test_what_a_gateway_may_have_forgotten(
+    settings: ReplaySettings,
+    gateway: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    asking: bool,
+) -> None:
+    """A charge that is older than keys are kept is sent only if the gateway, when asked, knows of none."""
+
+    def event(order: str, offset: int, kind: str = "order.placed", ago_s: float = 2e5) -> Letter:
+        value = json.dumps({"event_id": str(uuid4()), "type": kind, "order_id": order, "seq": 1}).encode()
+        at_ms = int((time.time() - ago_s) * 1000)
+        return letter("a key", offset)._replace(value=value, at_ms=at_ms)
+
+    old = [event("charged", 1), event("declined", 2), event("unknown", 3)]
+    harmless = [event("young", 4, ago_s=80_000), event("charged", 5, kind="order.failed"), letter("no event", 6)]
+    with closing(Gateway(f"http://127.0.0.1:{gateway.port}")) as psp:
+        psp.charge([Asked(one, one, 1999, "EUR") for one in ("charged", "young")])
+        psp.charge([Asked("declined", "declined", DECLINED_AMOUNT, "EUR")])
+    bury(settings, *old, *harmless, group="payment")
+    if asking:
+        settings = settings.model_copy(update={"gateway_url": f"http://127.0.0.1:{gateway.port}"})
+    replayed(settings, monkeypatch=monkeypatch, group="payment")
+    expected = [3, 4, 5, 6] if asking else [4, 5, 6]
+    found = {Letter.of(one).value for one in sent(settings, "payment")}
+    assert [one.offset for one in (*old, *harmless) if one.value in found] == expected
+    said = [record.message for record in caplog.records if "the gateway" in record.message]
+    assert len(said) == 6 - len(expected)
+    assert all(("its charge" if asking else "set GATEWAY_URL") in one for one in said)
+
+
 def test_not_faster_than_asked(settings: ReplaySettings) -> None:
     """So many letters a second, at most."""
     bury(settings, *(letter("o-1", number) for number in range(4)))
@@ -170,7 +213,7 @@ def test_what_kafka_does_not_take_is_not_noted(settings: ReplaySettings, db: psy
 
 def test_the_command_line(settings: ReplaySettings) -> None:
     """A group without dead letters is no error; a server that is away is one line and exit code 1."""
-    env = {name.upper(): value for name, value in settings.model_dump().items()} | {"PATH": os.environ["PATH"]}
+    env = environment(settings) | {"PATH": os.environ["PATH"]}
     line = [sys.executable, "-m", "pipeline", "replay", GROUP]
     done = subprocess.run([*line, "--dry-run"], env=env, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr

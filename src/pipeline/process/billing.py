@@ -1,6 +1,6 @@
 """The payment group: one order, one charge, and one refund if it fails after all.
 
-What many events ask for is asked of the gateway at once (`pipeline.process.gateway`), in the transaction that notes the
+What many events ask for is asked of the gateway at once (`pipeline.gateway_client`), in the transaction that notes the
 events and keeps the answers. The gateway is outside of that transaction, so a crash before COMMIT asks it again, and
 what makes that harmless is the key: derived from the order, the same in every attempt, after every crash and in every
 replay. The inbox alone would not do, nor would the key alone: gateways forget keys after a while.
@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.events import Event, ItemPriced, Outcome
-from pipeline.process.gateway import Asked, Gateway
+from pipeline.gateway_client import Asked, Gateway
 from pipeline.process.member import run
 from pipeline.process.orders import PAYMENT, settle
 from pipeline.settings import Billed, load
@@ -60,12 +60,15 @@ class Billing:
             self.refund(connection, failed)
 
     def charge(self, connection: psycopg.Connection, placed: Sequence[ItemPriced]) -> None:
-        """Have the gateway charge the orders, and keep its answers."""
+        """Have the gateway charge the orders."""
         asked = [Asked(self.key(one.order_id, "charge"), one.order_id, one.amount, one.currency) for one in placed]
-        charged = self.gateway.charge(asked)
+        self.keep(connection, asked, self.gateway.charge(asked))
+
+    def keep(self, connection: psycopg.Connection, asked: Sequence[Asked], charged: Sequence[bool]) -> None:
+        """Keep what the gateway has answered, and tell the orders."""
         states = ["paid" if one else "declined" for one in charged]
         connection.execute(RECORD, [*map(list, zip(*asked, strict=True)), states])
-        orders = [one.order_id for one in placed]
+        orders = [one.order_id for one in asked]
         settle(connection, PAYMENT, orders, ["charged" if one else "declined" for one in charged])
 
     def refund(self, connection: psycopg.Connection, orders: Sequence[str]) -> None:
@@ -76,7 +79,8 @@ class Billing:
             self.gateway.refund(asked)
             connection.execute(GIVEN_BACK, list(map(list, zip(*asked, strict=True))))
 
-    def key(self, order_id: str, what: str) -> str:
+    @staticmethod
+    def key(order_id: str, what: str) -> str:
         """What makes two requests the same for the gateway."""
         return sha256(f"{order_id}|{what}".encode()).hexdigest()
 

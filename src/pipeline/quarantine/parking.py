@@ -126,6 +126,10 @@ class Parking:
         """Try orders again that were given up: their first events have come back."""
         connection.execute(BACK, [self._group, list(orders)])
 
+    def hurry(self, connection: psycopg.Connection, order_id: str) -> None:
+        """Have the order's first event tried now, though it was given up: it is known to be handled."""
+        connection.execute(NEXT, [self._group, order_id])
+
     def due(self, connection: psycopg.Connection) -> Due | None:
         """An order that nobody else is at; it is ours until the transaction ends."""
         found = connection.execute(DUE, [self._group]).fetchone()

@@ -7,6 +7,9 @@ origins, so the events of an order keep theirs.
 To press twice is harmless: what was sent is noted in the table `replays`, behind Kafka's confirmation, and not sent
 again unless that is asked for. A crash in between sends it twice, which costs an inbox row a look. A letter that comes
 back dead is a new one with the same origin, one more in `x-replays`; after so many of them it is left where it is.
+
+A gateway keeps keys for a while, and a charge that is sent back later would be another charge. So what is older is sent
+only if the gateway, asked for the order, knows of none.
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ import argparse
 import logging
 import sys
 import time
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from pydantic import ValidationError
 
+from pipeline.events import Event
+from pipeline.gateway_client import Gateway
 from pipeline.quarantine.dead import REPLAYS
 from pipeline.quarantine.letters import FAILING, POISON, Letter
 from pipeline.route.topics import DEAD, RETRY, broker, full_name, producer_config, reader_config, reason, require_topic
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
+CHARGING = "payment"  # the group that does
 SENT = "select origin, replays from replays where consumer_group = %s"
 NOTE = "insert into replays (consumer_group, origin, replays) values (%s, %s, %s) on conflict do nothing"
 
@@ -65,6 +73,11 @@ class Dead(NamedTuple):
     def key(self) -> str:
         """Its order."""
         return (self.letter.key or b"").decode(errors="replace")
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was first on a topic: nobody has acted upon it before."""
+        return time.time() - int(self.told["x-origin-timestamp"]) / 1000
 
     @property
     def replays(self) -> int:
@@ -185,6 +198,34 @@ def wanted(letters: Sequence[Dead], asked: argparse.Namespace) -> list[Dead]:
     return [one for one in found if one.replays < asked.most]
 
 
+def charged_once(settings: ReplaySettings, letters: Sequence[Dead]) -> Iterator[Dead]:
+    """Those that cannot charge a second time; the others are named and left out.
+
+    Raises:
+        Unavailable: the gateway does not answer.
+    """
+    with closing(Gateway(settings.gateway_url)) if settings.gateway_url else nullcontext() as gateway:
+        for one in letters:
+            order_id = new_order(one)
+            if order_id is None or one.age_s <= settings.gateway_keeps_keys_s:
+                yield one
+            elif gateway is None:
+                log.warning("%s: the gateway may know its key no more. To have it asked, set GATEWAY_URL", one)
+            elif gateway.charges(order_id):
+                log.warning("%s: the gateway has its charge; `reconcile` tells the order", one)
+            else:
+                yield one
+
+
+def new_order(one: Dead) -> str | None:
+    """The order that a letter has placed, if it has."""
+    try:
+        event = Event.model_validate_json(one.letter.value or b"")
+    except ValidationError:
+        return None
+    return event.order_id if event.type == "order.placed" else None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Send back what is asked for, or say what that would be."""
     parser = argparse.ArgumentParser(
@@ -205,6 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = load(ReplaySettings)
     try:
         letters = wanted(dead_letters(settings, asked.group), asked)
+        if asked.group == CHARGING:
+            letters = list(charged_once(settings, letters))
         replay = Replay(settings, asked.group, asked.per_second)
         sent = [] if asked.dry_run else replay.send(letters, again=asked.again)
     except Unavailable as why:

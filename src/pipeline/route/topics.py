@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer
 
-    from pipeline.settings import ConsumerSettings, Kafka
+    from pipeline.settings import ConsumerSettings, Kafka, Namespaced
 
 ORDERS = "orders"
 PROGRESS = "progress"  # how far a relay with transactions has come; one for each slot, only the last word counts
@@ -32,7 +32,7 @@ TOPIC_CONFIG = {PROGRESS: {"cleanup.policy": "compact"}, DEAD: {"retention.ms": 
 Config: TypeAlias = "dict[str, str | float | bool | Callable[[KafkaError], None]]"
 
 
-def full_name(settings: Kafka, name: str) -> str:
+def full_name(settings: Namespaced, name: str) -> str:
     """The name of a topic or group as Kafka knows it."""
     return f"{settings.namespace}.{name}" if settings.namespace else name
 

@@ -1,7 +1,8 @@
 """The gateway's client: many requests under way at once, and for each an answer, or a reason to ask all of them again.
 
-A request whose reply did not arrive is *unknown*: money may have moved. So there is no retry in here. The caller asks
-again with the same key, and the gateway answers what it did the first time.
+For every room that moves money, or asks what has moved. A request whose reply did not arrive is *unknown*: money may
+have moved. So there is no retry in here. The caller asks again with the same key, and the gateway answers what it did
+the first time.
 
 A gateway that has failed is asked one thing, and the rest only if it answers that: it may be coming back, or be down
 because of what it is asked.
@@ -13,7 +14,7 @@ import json
 import select
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from pipeline.runtime import Unavailable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 3.0  # to connect, and for each wait for bytes. The transaction is open meanwhile.
 AT_ONCE = 16  # requests under way, each on a connection of its own
+LONGEST = 200  # characters of a refusal
 
 OK, CREATED, DECLINED, REQUEST_TIMEOUT, TOO_MANY, SERVER_ERROR = 200, 201, 402, 408, 429, 500
 
@@ -37,6 +39,15 @@ class Asked(NamedTuple):
     order_id: str
     amount: int
     currency: str
+
+
+class Request(NamedTuple):
+    """In HTTP's words."""
+
+    method: str
+    path: str
+    body: bytes | None
+    headers: dict[str, str]
 
 
 class Gateway:
@@ -61,7 +72,24 @@ class Gateway:
         """Give back, likewise."""
         for status, text in self._answers("refunds", asked):
             if not self._accepted(status, text):
-                raise Refused(f"{self._name} declined to refund: {text}")
+                raise Refused(f"{self._name} declined to refund: {text[:LONGEST]}")
+
+    def charges(self, order_id: str) -> dict[str, bool]:
+        """By which keys the order was to be charged, and whether it was.
+
+        It moves nothing. A key that is missing may be on its way.
+
+        Raises:
+            Unavailable: there is no answer.
+            Refused: it is no list of charges.
+        """
+        [(status, text)] = self._together([Request("GET", f"/charges?{urlencode({'order_id': order_id})}", None, {})])
+        if status != OK:
+            raise Refused(f"{self._name} refused: {status} {text[:LONGEST]}")
+        found: dict[str, bool] = {}
+        for record in json.loads(text):
+            found.setdefault(record["key"], record["effect"])  # the first has decided
+        return found
 
     def close(self) -> None:
         """Hear no more of what is under way: its reply would be taken for that of the next request."""
@@ -71,21 +99,26 @@ class Gateway:
     def _accepted(self, status: int, text: str) -> bool:
         if status in {OK, CREATED, DECLINED}:
             return status != DECLINED
-        raise Refused(f"{self._name} refused: {status} {text}")
+        raise Refused(f"{self._name} refused: {status} {text[:LONGEST]}")
 
     def _answers(self, path: str, asked: Sequence[Asked]) -> Iterator[tuple[int, str]]:
         at = 0
         while at < len(asked):
             some = asked[at : at + (1 if self._in_doubt else AT_ONCE)]
-            yield from self._together(f"{self._parts.path}/{path}", some)
+            yield from self._together([self._post(path, one) for one in some])
             at += len(some)
 
-    def _together(self, path: str, asked: Sequence[Asked]) -> list[tuple[int, str]]:
+    def _post(self, path: str, one: Asked) -> Request:
+        body = {"order_id": one.order_id, "amount": one.amount, "currency": one.currency}
+        headers = {"Idempotency-Key": one.key, "Content-Type": "application/json"}
+        return Request("POST", f"/{path}", json.dumps(body).encode(), headers)
+
+    def _together(self, requests: Sequence[Request]) -> list[tuple[int, str]]:
         """Send all of them, then hear all of them."""
         try:
-            under_way = list(zip(self._connections, asked, strict=False))
+            under_way = list(zip(self._connections, requests, strict=False))
             for connection, one in under_way:
-                self._send(connection, path, one)
+                self._send(connection, one)
             answers = [self._hear(connection) for connection, _ in under_way]
         except (OSError, HTTPException) as why:
             self._in_doubt = True
@@ -94,21 +127,19 @@ class Gateway:
         for status, text in answers:
             if status in {REQUEST_TIMEOUT, TOO_MANY} or status >= SERVER_ERROR:
                 self._in_doubt = True
-                raise Unavailable(self._name, f"{status} {text}")
+                raise Unavailable(self._name, f"{status} {text[:LONGEST]}")
         self._in_doubt = False
         return answers
 
-    def _send(self, connection: HTTPConnection, path: str, one: Asked) -> None:
+    def _send(self, connection: HTTPConnection, one: Request) -> None:
         # Between requests an open connection is silent. If there is something to read, it is the server's farewell.
         if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
             connection.close()  # the next request opens it again
-        body = {"order_id": one.order_id, "amount": one.amount, "currency": one.currency}
-        headers = {"Idempotency-Key": one.key, "Content-Type": "application/json"}
-        connection.request("POST", path, json.dumps(body).encode(), headers)
+        connection.request(one.method, self._parts.path + one.path, one.body, one.headers)
 
     def _hear(self, connection: HTTPConnection) -> tuple[int, str]:
         reply = connection.getresponse()
-        return reply.status, reply.read()[:200].decode(errors="replace")
+        return reply.status, reply.read().decode(errors="replace")
 
     def _connection(self) -> HTTPConnection:
         return HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)
