@@ -74,21 +74,22 @@ def place(run: Run, sku: str) -> str:
     return order_id
 
 
+def see(run: Run, query: str, order_id: str) -> None:
+    """Wait until the query finds something, or for long enough: what is lost is for others to judge."""
+    with contextlib.suppress(NotInTime):
+        wait_until(query, lambda: bool(run.execute(query, order_id)), Deadline(PATIENCE_S), every=0.005)
+
+
 def place_three(run: Run) -> None:
     """One after the other, so that every run has the same effects."""
-
-    def see(query: str, order_id: str) -> None:
-        with contextlib.suppress(NotInTime):  # what is lost does not come; that is for others to judge
-            wait_until(query, lambda: bool(run.execute(query, order_id)), Deadline(PATIENCE_S), every=0.005)
-
-    see(RESERVED, place(run, goods(run, "good")))
+    see(run, RESERVED, place(run, goods(run, "good")))
 
     sku = goods(run, "broken")
     order_id = place(run, sku)
-    see(PARKED, order_id)
+    see(run, PARKED, order_id)
     run.execute(FAILED, order_id)
-    see(BEHIND, order_id)
-    see(GIVEN_UP, order_id)
+    see(run, BEHIND, order_id)
+    see(run, GIVEN_UP, order_id)
 
     malformed = run.new_key()
     run.execute(EXPECT, malformed, False)

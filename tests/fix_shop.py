@@ -29,15 +29,20 @@ if TYPE_CHECKING:
 
 GROUPS = ("payment", "inventory", "notification")
 AMOUNT = 1999
-ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', %s, 'EUR')"
+ORDER = """
+    insert into orders (order_id, customer_id, amount, currency, created_at)
+    values (%s, 'c-1', %s, 'EUR', now() - make_interval(secs => %s))
+"""
 
 
-def place(run: Run, sku: str, quantity: int, amount: int) -> str:
-    """An order as the API will accept it."""
+def place(run: Run, sku: str, quantity: int, amount: int, *, ago_s: float = 0.0, broken: bool = False) -> str:
+    """An order as the API will accept it, or has accepted it some time ago; whether its books are broken."""
     order_id, event_id = run.new_key(), str(uuid4())
+    if broken:
+        run.execute("insert into broken (what) values (%s)", order_id)
     event = {"event_id": event_id, "type": "order.placed", "order_id": order_id, "seq": 1, "customer_id": "c-1"}
     wanted = {"sku": sku, "quantity": quantity, "amount": amount, "currency": "EUR"}
-    run.execute(ORDER, order_id, amount)
+    run.execute(ORDER, order_id, amount, ago_s)
     run.execute(PLACED, event_id, order_id, json.dumps(event | wanted))
     run.accept(order_id)
     return order_id

@@ -1,15 +1,16 @@
 """Groups that cannot handle what is broken, their retry workers, and somebody who sends dead letters back.
 
-What is broken, goods or a customer's address, cannot be handled until it is mended, as where a new version of the code
-has to come first. Whoever mends goods presses `replay`, and once more to be sure.
+What is broken, goods, a customer's address or the books, cannot be handled until it is mended, as where a new version
+of the code has to come first. Whoever mends it presses `replay`, and once more to be sure.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.events import ItemOrdered
+from pipeline.events import ItemOrdered, ItemPriced
 from pipeline.process import member, retry
+from pipeline.process.billing import Billing
 from pipeline.process.inventory import Inventory
 from pipeline.process.notification import Notification
 from pipeline.quarantine import replay
@@ -47,6 +48,15 @@ class MendableMails(Notification):
         require_mended(connection, [event.order_id for event in events])
 
 
+class MendableBooks(Billing):
+    """Raises where it should keep what it has charged for an order that is called broken: the confirmation is lost."""
+
+    def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
+        """As above, and the gateway has done its part."""
+        super().effect(connection, events)
+        require_mended(connection, [event.order_id for event in events if isinstance(event, ItemPriced)])
+
+
 def require_mended(connection: psycopg.Connection, things: Sequence[str]) -> None:
     """Raise `ValueError` if one of them is broken."""
     for (what,) in connection.execute(BROKEN, [list(things)]):
@@ -73,11 +83,26 @@ def mails_retries() -> None:
     retry.run(MendableMails)
 
 
-def operate(replaying: type[replay.Replay] = replay.Replay) -> None:
+def books() -> None:
+    """Run it in the place of `pipeline.process.billing:main`."""
+    member.run(MendableBooks)
+
+
+def books_retries() -> None:
+    """Run its retry worker."""
+    retry.run(MendableBooks)
+
+
+def operate_books() -> None:
+    """Send its dead letters back."""
+    operate(group=Billing.name)
+
+
+def operate(replaying: type[replay.Replay] = replay.Replay, group: str = Inventory.name) -> None:
     """Press twice whenever more is mended, until SIGTERM; who was killed presses again."""
     log_to_stderr("replay")
     settings, stop, outage = load(ReplaySettings), Stop(), Outage("What is dead stays so; trying again")
-    group, database, pressed_for = Inventory.name, Database(settings.database_url), 0
+    database, pressed_for = Database(settings.database_url), 0
     while not stop.asked:
         try:
             with database.connection() as connection:
