@@ -34,7 +34,7 @@ from tests.twins.systems import FOR_SOME_ORDERS, TWINS, TWO_FAULT_TWINS, Twin
 ROOT = Path(__file__).parent.parent
 ALL = {**TWINS, **TWO_FAULT_TWINS, "for_some_orders": FOR_SOME_ORDERS}
 SHOP = "from benchmarks.replay import ALL\n\nsystem = ALL[{name!r}].{what}\n"
-SECONDS, ENOUGH = 120, 9
+SECONDS, ENOUGH = 180, 9
 HOLDS, VIOLATED, NO_SUCH_POINT, UNKNOWN = 0, 1, 2, 3
 ENDS = ("mended", "gone", "unreached")
 
