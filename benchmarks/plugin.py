@@ -1,9 +1,9 @@
 """What the pytest plugin costs a test run that has nothing to do with it.
 
-One test that does nothing, run by pytest with the installed plugin and without it (``-p no:onecharge``), in turn, within
-one process that has imported pytest, and forgets the plugin before each run. A process for each would use half a
-second, and that is less steady than what is to be found. Time is the processor's: what else the machine does is no part
-of it.
+One test that does nothing, run by pytest with the installed plugin and without it (``-p no:onecharge``), in turn. All
+runs are in one process that has imported pytest, and forgets the plugin before each: a process for each would use half
+a second, and that is less steady than what is to be found. Time is the processor's: what else the machine does is no
+part of it.
 
 without_ms, with_ms   medians
 plugin_ms             of the differences within each pair, the median

@@ -15,14 +15,17 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from psycopg.errors import DeadlockDetected
 
-from pipeline.events import Event, Outcome
+from pipeline.events import Event, ItemOrdered, Outcome
 from pipeline.process import member as members
-from pipeline.process.member import Handler, Member
+from pipeline.process.inventory import Inventory
+from pipeline.process.member import Handler, Malformed, Member, Work
 from pipeline.process.notification import Notification
 from pipeline.process.retry import Retry
+from pipeline.quarantine.letters import Letter
+from pipeline.quarantine.parking import Parking
 from pipeline.quarantine.replay import Replay, dead_letters
 from pipeline.route.topics import producer_config
-from pipeline.runtime import Stop, Unavailable
+from pipeline.runtime import Database, Stop, Unavailable
 from pipeline.settings import GroupSettings, ReplaySettings, RetrySettings
 from tests.pipeline.slots import committed, messages
 from tests.pipeline.workers import until
@@ -333,6 +336,44 @@ def test_other_kinds_are_none_of_its_business(db: psycopg.Connection, settings: 
         until(lambda: look(one) == 0 and len(mails(db)) == 1)
     assert mails(db) == [("o-1", last["event_id"])]
     assert db.execute("select count(*) from inbox").fetchone() == (1,)
+
+
+PLACED = b'"event_id": "%a", "type": "order.placed", "order_id": "o-1", "seq": 1, "sku": "a", "quantity": 1}'
+FAILED = b'"event_id": "%a", "type": "order.failed", "order_id": "o-1", "seq": 2, "customer_id": "c-1"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"{" + PLACED, ItemOrdered),
+        (b"{" + FAILED, Outcome),
+        (b'{"meta": {"type": "order.failed"}, ' + PLACED, ItemOrdered),
+        (b'{"meta": {"type": "order.placed"}, ' + FAILED, Outcome),
+        (b'{"meta": {"type": "order.placed"}, ' + PLACED.replace(b"order.placed", b"order.seen"), None),
+        (b"{" + PLACED.replace(b"order.placed", b"order.seen"), None),
+        (b"{" + PLACED.replace(b"order.placed", b"Order seen"), None),
+        (b"{" + PLACED.replace(b'"type"', b'"ty\\u0070e"'), ItemOrdered),
+        (b'{"type": "order.failed", ' + PLACED, ItemOrdered),
+        (b'{"type": "order.failed", "customer_id": "c-1", ' + PLACED, ItemOrdered),
+        (b"{" + PLACED.replace(b"order.placed", b"order.failed"), Malformed),
+        (b"{" + PLACED.replace(b"order.placed", b"order."), None),
+        (b'{"type": "order.placed"}', Malformed),
+        (b'"type": "order.placed"', Malformed),
+        (None, Malformed),
+    ],
+)
+def test_what_an_event_is(
+    settings: GroupSettings, value: bytes | None, expected: type[Event | Exception] | None
+) -> None:
+    """It is what its type says, wherever that stands, and whatever else looks like it."""
+    value = value and value.replace(b"%a", str(uuid4()).encode())
+    letter = Letter("orders", 0, 0, 0, None, value, [])
+    work = Work(Database(settings.database_url), Inventory(), "a group", Parking("a group", 1))
+    if expected is Malformed:
+        with pytest.raises(Malformed):
+            work.read(letter)
+    else:
+        assert type(work.read(letter)) is (expected or type(None))
 
 
 ODD = st.recursive(

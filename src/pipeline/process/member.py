@@ -18,7 +18,9 @@ explicit: a stored offset would be committed behind our back.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
@@ -49,6 +51,8 @@ AT_ONCE = 500  # messages, at most
 PAUSES_S = (0.02, 0.05, 0.1)  # before an event that stands alone is tried once more
 PATIENCE_S = 0.5  # for all pauses of a batch: where much fails, neighbours would wait for long
 FIRST_PAUSE_S = 0.5  # of an order that is parked
+# Where an event mostly says what it is. Reading it as that, and being right, takes half the time of looking first.
+LIKELY_TYPE = re.compile(rb'"type"\s*:\s*"([a-z.]+)"')
 SEEKS, SEEK_PAUSE_S = 5, 0.02  # a rebalance that begins this moment pauses the partition, which undoes a seek
 
 
@@ -110,10 +114,17 @@ class Work:
         Raises:
             Malformed: there is none. It says what is wrong with it.
         """
+        value = letter.value or b""
+        guess = LIKELY_TYPE.search(value)
+        if guess is not None and (likely := self.handler.events.get(guess[1].decode())) is not None:
+            with contextlib.suppress(ValidationError):
+                event = likely.model_validate_json(value)
+                if self.handler.events.get(event.type) is likely:
+                    return event
         try:
-            event = Event.model_validate_json(letter.value or b"")
+            event = Event.model_validate_json(value)
             kind = self.handler.events.get(event.type)
-            return None if kind is None else kind.model_validate_json(letter.value or b"")
+            return None if kind is None else kind.model_validate_json(value)
         except ValidationError as why:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in why.errors())
             raise Malformed(wrong) from why
