@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from pipeline import gateway_client as client
-from pipeline.events import ItemPriced, Outcome
+from pipeline.events import Failed, ItemPriced
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.gateway_client import AT_ONCE, Asked, Gateway, Refused
 from pipeline.process.billing import Billing
@@ -160,12 +160,12 @@ def test_what_is_at_fault_itself(one: Gateway) -> None:
 
 def priced(amount: int = 1999) -> ItemPriced:
     """An order was placed."""
-    return ItemPriced(event_id=uuid4(), type="order.placed", order_id=uuid4().hex, seq=1, amount=amount, currency="EUR")
+    return ItemPriced(event_id=uuid4(), order_id=uuid4().hex, seq=1, amount=amount, currency="EUR")
 
 
-def failed(placed: ItemPriced) -> Outcome:
+def failed(placed: ItemPriced) -> Failed:
     """It has failed."""
-    return Outcome(event_id=uuid4(), type="order.failed", order_id=placed.order_id, seq=2, customer_id="c-1")
+    return Failed(event_id=uuid4(), order_id=placed.order_id, seq=2, customer_id="c-1")
 
 
 def test_what_failed_is_given_back(db: psycopg.Connection, gateway: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.events import ItemOrdered, Outcome
+from pipeline.events import Failed, ItemOrdered
 from pipeline.process.inventory import Inventory
 from pipeline.process.orders import PAYMENT, settle
 
@@ -28,12 +28,12 @@ def shop(db: psycopg.Connection) -> psycopg.Connection:
 def ordered(db: psycopg.Connection, order_id: str, sku: str, quantity: int) -> ItemOrdered:
     """An order that is new, and its event."""
     db.execute(ORDER, [order_id])
-    return ItemOrdered(event_id=uuid4(), type="order.placed", order_id=order_id, seq=1, sku=sku, quantity=quantity)
+    return ItemOrdered(event_id=uuid4(), order_id=order_id, seq=1, sku=sku, quantity=quantity)
 
 
-def failed(order_id: str) -> Outcome:
+def failed(order_id: str) -> Failed:
     """What is said of an order that has failed."""
-    return Outcome(event_id=uuid4(), type="order.failed", order_id=order_id, seq=2, customer_id="c-1")
+    return Failed(event_id=uuid4(), order_id=order_id, seq=2, customer_id="c-1")
 
 
 def states(db: psycopg.Connection) -> dict[str, str]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -80,7 +81,7 @@ def placed(
         "insert into outbox (event_id, order_id, seq, type, payload) values (%s, %s, 1, 'order.placed', %s)",
         [event["event_id"], order_id, payload],
     )
-    return ItemPriced.model_validate_json(payload)
+    return msgspec.json.decode(payload, type=ItemPriced)
 
 
 def charged(psp: Gateway, event: ItemPriced, **changed: Any) -> None:

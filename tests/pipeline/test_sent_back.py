@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.pipeline.workers import Worker
 
 GROUP = "inventory"
+PRICE = {"amount": 1999, "currency": "EUR", "customer_id": "c-1"}
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_what_a_gateway_may_have_forgotten(
     """A charge that is older than keys are kept is sent only if the gateway, when asked, knows of none."""
 
     def event(order: str, offset: int, kind: str = "order.placed", ago_s: float = 2e5) -> Letter:
-        value = json.dumps({"event_id": str(uuid4()), "type": kind, "order_id": order, "seq": 1}).encode()
+        value = json.dumps({"event_id": str(uuid4()), "type": kind, "order_id": order, "seq": 1} | PRICE).encode()
         at_ms = int((time.time() - ago_s) * 1000)
         return letter("a key", offset)._replace(value=value, at_ms=at_ms)
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.events import Event, ItemPriced, Outcome
+from pipeline.events import Event, Failed, ItemPriced
 from pipeline.gateway_client import Asked, Gateway
 from pipeline.process.member import run
 from pipeline.process.orders import PAYMENT, settle
 from pipeline.settings import Billed, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import psycopg
 
@@ -42,7 +42,7 @@ class Billing:
     """Handles order.placed and order.failed."""
 
     name: ClassVar = "payment"
-    events: ClassVar[Mapping[str, type[Event]]] = {"order.placed": ItemPriced, "order.failed": Outcome}
+    events: ClassVar[Sequence[type[Event]]] = (ItemPriced, Failed)
 
     def __init__(self) -> None:
         self.gateway = Gateway(load(Billed).gateway_url)
@@ -53,7 +53,7 @@ class Billing:
     def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
         """Charge new orders, then give back what failed ones have paid: an order is placed before it fails."""
         placed = [event for event in events if isinstance(event, ItemPriced)]
-        failed = [event.order_id for event in events if isinstance(event, Outcome)]
+        failed = [event.order_id for event in events if isinstance(event, Failed)]
         if placed:
             self.charge(connection, placed)
         if failed:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.events import Event, ItemOrdered, Outcome
+from pipeline.events import Event, Failed, ItemOrdered
 from pipeline.process.member import run
 from pipeline.process.orders import STOCK, settle
 
@@ -45,7 +45,7 @@ class Inventory:
     """Handles order.placed and order.failed."""
 
     name: ClassVar = "inventory"
-    events: ClassVar[Mapping[str, type[Event]]] = {"order.placed": ItemOrdered, "order.failed": Outcome}
+    events: ClassVar[Sequence[type[Event]]] = (ItemOrdered, Failed)
 
     def ready(self) -> None:
         """It needs nothing but the database."""
@@ -53,7 +53,7 @@ class Inventory:
     def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
         """Reserve for new orders, then give back what failed ones have: an order is placed before it fails."""
         placed = [event for event in events if isinstance(event, ItemOrdered)]
-        failed = [event.order_id for event in events if isinstance(event, Outcome)]
+        failed = [event.order_id for event in events if isinstance(event, Failed)]
         skus = {event.sku for event in placed}
         if failed:
             skus.update(sku for (sku,) in connection.execute(HELD, [failed]))

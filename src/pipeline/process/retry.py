@@ -75,7 +75,7 @@ class Retry:
     def attempt(self, connection: psycopg.Connection, due: Due, head: Parked) -> None:
         """Handle an order's first event, or note that it has failed once more."""
         try:
-            event = self._work.read(head.letter)
+            event = self._work.reader.read(head.letter.value)
             with connection.transaction():  # what it has begun is undone, and the order is ours still
                 self._work.once(connection, [event] if event else [])
         except (Unavailable, *AWAY):

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from pydantic import ValidationError
 
-from pipeline.events import Event
+from pipeline.events import ItemPriced, Malformed, Reader
 from pipeline.gateway_client import Gateway
 from pipeline.quarantine.dead import REPLAYS
 from pipeline.quarantine.letters import FAILING, POISON, Letter
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
-CHARGING = "payment"  # the group that does
+CHARGING, NEW_ORDERS = "payment", Reader(ItemPriced)  # the group that charges, and for what
 SENT = "select origin, replays from replays where consumer_group = %s"
 NOTE = "insert into replays (consumer_group, origin, replays) values (%s, %s, %s) on conflict do nothing"
 
@@ -220,10 +219,10 @@ def charged_once(settings: ReplaySettings, letters: Sequence[Dead]) -> Iterator[
 def new_order(one: Dead) -> str | None:
     """The order that a letter has placed, if it has."""
     try:
-        event = Event.model_validate_json(one.letter.value or b"")
-    except ValidationError:
+        event = NEW_ORDERS.read(one.letter.value)
+    except Malformed:
         return None
-    return event.order_id if event.type == "order.placed" else None
+    return event.order_id if event else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
