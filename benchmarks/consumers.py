@@ -40,11 +40,12 @@ from chaos import Session
 from chaos.history import Broke, Replied
 from chaos.waiting import Deadline, wait_until
 from pipeline.gateway import server as gateway
-from pipeline.process import billing, inbox, inventory, orders, payment
+from pipeline.process import inbox, inventory, orders, payment
 from pipeline.process.member import AT_ONCE
 from pipeline.quarantine import parking
 from tests.fix_groups import groups
 from tests.fix_pipeline import SCHEMA
+from tests.thin import payment as naive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +181,7 @@ def charged(session: Session, events: int, main: Callable[[], object]) -> float:
 
 def payments(session: Session, count: int, events: int) -> dict[str, float]:
     """The same backlog by the group's member and by a loop of one event at a time, so many times; medians."""
-    arms = {"payment_events_per_s": billing.main, "naive_payment_events_per_s": payment.main}
+    arms = {"payment_events_per_s": payment.main, "naive_payment_events_per_s": naive.main}
     found: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(count):
         for name in list(arms) if number % 2 == 0 else reversed(arms):

@@ -12,10 +12,10 @@ import pytest
 import pipeline
 from chaos import System, Worker, group_drained, no_rows, nothing_lost, one_effect_per_key
 from pipeline.gateway import server as gateway
-from pipeline.process import payment
 from pipeline.publish import relay as relays
 from pipeline.write import api as orders_api
 from tests.fix_slot import outbox_slot, slot_confirmed
+from tests.thin import payment
 from tests.twins import newcomer, topic_ledger
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from chaos import System, Worker, group_drained, no_rows, one_effect_per_key
 from chaos.invariants import Invariant, Ledger, Violation
 from pipeline.gateway import server as gateway
 from pipeline.gateway.ledger import DECLINED_AMOUNT
-from pipeline.process import billing, inventory, notification, retry
+from pipeline.process import inventory, notification, payment, retry
 from pipeline.publish import relay as relays
 from tests.fix_groups import DELIVERED, PLACED, STOCK, STOCK_UP, TABLES, one_row, stock_balanced
 from tests.fix_pipeline import SCHEMA
@@ -77,7 +77,7 @@ def settled_up(lane: Lane, charges: Ledger, refunds: Ledger) -> Invariant:
 def shop(
     session: Session,
     *,
-    payment: Callable[[], object] = billing.main,
+    payment: Callable[[], object] = payment.main,
     payment_retries: Callable[[], object] = retry.main,
     replicas: int = 1,
     partitions: int = 1,

@@ -22,7 +22,7 @@ from psycopg.errors import LockNotAvailable
 
 from pipeline.gateway_client import Asked
 from pipeline.process import inbox
-from pipeline.process.billing import Billing
+from pipeline.process.payment import Payment
 from pipeline.quarantine.parking import Parking
 from pipeline.route.topics import full_name
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
@@ -74,8 +74,8 @@ class Reconciler:
 
     def __init__(self, settings: ReconcileSettings) -> None:
         self._settings = settings
-        self._billing = Billing()
-        self._group = full_name(settings, Billing.name)
+        self._payment = Payment()
+        self._group = full_name(settings, Payment.name)
         self._parking = Parking(self._group, sys.maxsize)  # it adds nothing
         self._database = Database(settings.database_url)
         self._after = BEGINNING
@@ -115,7 +115,7 @@ class Reconciler:
 
     def charged(self, order: Overdue) -> bool | None:
         """What the gateway has answered, or will answer, to a charge of this order; None if that is not known."""
-        return self._billing.gateway.charges(order.order_id).get(self.key(order))
+        return self._payment.gateway.charges(order.order_id).get(self.key(order))
 
     def keep(self, order: Overdue, event_id: UUID, *, charged: bool) -> None:
         """Do what the payment group does with the answer, unless it has, or is about to."""
@@ -123,7 +123,7 @@ class Reconciler:
             connection.execute(IMPATIENT)
             if inbox.first_time(connection, self._group, event_id):
                 asked = Asked(self.key(order), order.order_id, order.amount, order.currency)
-                self._billing.keep(connection, [asked], [charged])
+                self._payment.keep(connection, [asked], [charged])
                 found = "charged" if charged else "declined"
                 connection.execute(RECORD, [order.order_id, found])
                 self._parking.hurry(connection, order.order_id)
@@ -133,7 +133,7 @@ class Reconciler:
 
     def key(self, order: Overdue) -> str:
         """That by which the payment group charges it."""
-        return self._billing.key(order.order_id, "charge")
+        return self._payment.key(order.order_id, "charge")
 
     def _tell(self) -> None:
         """Say which orders nobody knows more about, once for each reason."""

@@ -126,10 +126,6 @@ class ReconcileSettings(Postgres, Namespaced, Billed):
     reconcile_interval_s: float = Field(default=10, gt=0, description="seconds between looks at pending orders")
 
 
-class PaymentSettings(ConsumerSettings, Billed):
-    """For `pipeline.process.payment`."""
-
-
 class GatewaySettings(Listener):
     """For `pipeline.gateway.server`."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chaos import Undecided
-from pipeline.process import payment
 from tests.fix_pipeline import thin_pipeline
+from tests.thin import payment
 from tests.twins import new_key_per_attempt, no_inbox_no_key, offset_before_effect
 
 if TYPE_CHECKING:

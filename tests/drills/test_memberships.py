@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.process import payment
 from tests.fix_pipeline import thin_pipeline
+from tests.thin import payment
 from tests.twins import threaded
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pipeline.settings import Kafka
 from tests.fix_groups import STOCK_UP
 from tests.fix_shop import AMOUNT, place, shop
 from tests.pipeline.slots import messages
-from tests.twins import billing_twins
+from tests.twins import payment_twins
 
 if TYPE_CHECKING:
     from chaos import Run, Session, Verdict
@@ -66,7 +66,7 @@ def test_everything_is_done_afterwards(onecharge: Session) -> None:
 
 def test_an_outage_that_counts_as_a_failure_is_found(onecharge: Session) -> None:
     """A group that spends its events' budgets on an outage has dead letters."""
-    main, retries = billing_twins.outage_for_a_failure, billing_twins.outage_for_a_failure_retries
+    main, retries = payment_twins.outage_for_a_failure, payment_twins.outage_for_a_failure_retries
     make = partial(shop, payment=main, payment_retries=retries, within=15.0)
     _, letters, _ = outage(make, onecharge, SILENT_S / 2)
     assert letters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fix_shop import shop
-from tests.twins import billing_twins
+from tests.twins import payment_twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,12 +47,12 @@ def test_every_recovery_of_payment(onecharge: Session) -> None:
 @pytest.mark.parametrize(
     ("main", "schedule", "invariant"),
     [
-        (billing_twins.key_per_attempt, f"{CHARGE}:crash-after", "one effect per key"),
-        (billing_twins.key_per_attempt, f"{CHARGE}:lose-reply", "one effect per key"),
-        (billing_twins.key_per_attempt, "payment/postgres.commit[key-1]#1:crash-before", "one effect per key"),
-        (billing_twins.refund_on_time_out, f"{CHARGE}:lose-reply", "settled up"),
-        (billing_twins.forgets_refunds, "", "settled up"),
-        (billing_twins.offset_first, f"{CHARGE}:crash-before", "settled up"),
+        (payment_twins.key_per_attempt, f"{CHARGE}:crash-after", "one effect per key"),
+        (payment_twins.key_per_attempt, f"{CHARGE}:lose-reply", "one effect per key"),
+        (payment_twins.key_per_attempt, "payment/postgres.commit[key-1]#1:crash-before", "one effect per key"),
+        (payment_twins.refund_on_time_out, f"{CHARGE}:lose-reply", "settled up"),
+        (payment_twins.forgets_refunds, "", "settled up"),
+        (payment_twins.offset_first, f"{CHARGE}:crash-before", "settled up"),
     ],
 )
 def test_twins_are_found(onecharge: Session, main: Callable[[], object], schedule: str, invariant: str) -> None:

@@ -16,7 +16,7 @@ from pipeline import gateway_client as client
 from pipeline.events import Failed, ItemPriced
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.gateway_client import AT_ONCE, Asked, Gateway, Refused
-from pipeline.process.billing import Billing
+from pipeline.process.payment import Payment
 from pipeline.runtime import Unavailable
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ def test_what_failed_is_given_back(db: psycopg.Connection, gateway: Worker, monk
     db.execute("truncate refunds")
     monkeypatch.setenv("GATEWAY_URL", f"http://127.0.0.1:{gateway.port}")
     paid, back, declined = priced(), priced(5), priced(DECLINED_AMOUNT)
-    billing = Billing()
-    with closing(billing.gateway):
-        billing.effect(db, [paid, back, declined, failed(back)])
-        billing.effect(db, [failed(declined)])
+    payment = Payment()
+    with closing(payment.gateway):
+        payment.effect(db, [paid, back, declined, failed(back)])
+        payment.effect(db, [failed(declined)])
 
     def moved(path: str, one: ItemPriced) -> int:
         records = json.loads(gateway.ask("GET", f"/{path}?order_id={one.order_id}")[2])

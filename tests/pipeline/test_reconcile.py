@@ -17,8 +17,8 @@ from pipeline import reconcile
 from pipeline.events import ItemPriced
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.gateway_client import Asked, Gateway
-from pipeline.process.billing import Billing
 from pipeline.process.member import Work
+from pipeline.process.payment import Payment
 from pipeline.quarantine.parking import Parking
 from pipeline.reconcile import Reconciler
 from pipeline.runtime import Database, Unavailable
@@ -54,7 +54,7 @@ def settings(lane: Lane, gateway: Worker, db: psycopg.Connection, monkeypatch: p
 def one(settings: ReconcileSettings) -> Iterator[Reconciler]:
     """It."""
     one = Reconciler(settings)
-    with closing(one._billing.gateway), closing(one._database):
+    with closing(one._payment.gateway), closing(one._database):
         yield one
 
 
@@ -86,7 +86,7 @@ def placed(
 
 def charged(psp: Gateway, event: ItemPriced, **changed: Any) -> None:
     """What the payment group does first; that nobody heard the answer is for the caller."""
-    key = Billing.key(event.order_id, "charge")
+    key = Payment.key(event.order_id, "charge")
     psp.charge([Asked(key, event.order_id, event.amount, event.currency)._replace(**changed)])
 
 
@@ -103,9 +103,9 @@ def confirmed(db: psycopg.Connection, event: ItemPriced) -> bool:
 
 def delivered(settings: ReconcileSettings, event: ItemPriced) -> None:
     """The event comes to the payment group after all."""
-    billing, database = Billing(), Database(settings.database_url)
-    with closing(billing.gateway), closing(database), database.transaction() as connection:
-        Work(database, billing, GROUP, Parking(GROUP, 10)).once(connection, [event])
+    payment, database = Payment(), Database(settings.database_url)
+    with closing(payment.gateway), closing(database), database.transaction() as connection:
+        Work(database, payment, GROUP, Parking(GROUP, 10)).once(connection, [event])
 
 
 NOTHING = (None, "pending", ["order.placed"])
@@ -175,9 +175,9 @@ def test_beside_a_live_member(
     """Who is handling the event this moment is left to it, and not waited for; if it fails, the next look is for us."""
     event = placed(db)
     charged(psp, event)
-    billing = Billing()
-    with closing(billing.gateway), psycopg.connect(settings.database_url) as live:
-        Work(Database(settings.database_url), billing, GROUP, Parking(GROUP, 10)).once(live, [event])
+    payment = Payment()
+    with closing(payment.gateway), psycopg.connect(settings.database_url) as live:
+        Work(Database(settings.database_url), payment, GROUP, Parking(GROUP, 10)).once(live, [event])
         began = time.monotonic()
         one.look()
         assert time.monotonic() - began < 2, "the reconciler waited for a member"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from pipeline.settings import ApiSettings, GatewaySettings, PaymentSettings, RelaySettings, load
+from pipeline.settings import ApiSettings, GatewaySettings, GroupSettings, ReconcileSettings, RelaySettings, load
 
 COMPLETE = {
     "DATABASE_URL": "postgresql://127.0.0.1/shop",
@@ -17,7 +17,8 @@ COMPLETE = {
 NEEDED = {
     ApiSettings: ["DATABASE_URL", "PORT"],
     RelaySettings: ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"],
-    PaymentSettings: ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "GATEWAY_URL"],
+    GroupSettings: ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"],
+    ReconcileSettings: ["DATABASE_URL", "GATEWAY_URL"],
     GatewaySettings: ["PORT", "LEDGER"],
 }
 EVERYTHING = [*COMPLETE, "NAMESPACE", "GROUP_INSTANCE_ID", "SESSION_TIMEOUT_MS", "RELAY_INTERVAL_S"]
@@ -72,7 +73,7 @@ def test_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in COMPLETE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("GROUP_INSTANCE_ID", "")
-    assert load(PaymentSettings).group_instance_id is None
+    assert load(GroupSettings).group_instance_id is None
 
 
 def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:

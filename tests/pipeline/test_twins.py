@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chaos.schedule import Schedule
-from pipeline.process.consumer import GroupConsumer
-from pipeline.process.payment import Payment
 from pipeline.publish.cdc import CdcRelay
 from pipeline.publish.polling import Relay
+from tests.thin.consumer import GroupConsumer
+from tests.thin.payment import Payment
 from tests.twins import reminding, threaded
 from tests.twins.systems import DOUBLE, LOST, MISSING, OVERTAKEN, TWINS, TWO_FAULT_TWINS
 

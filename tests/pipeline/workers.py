@@ -158,6 +158,6 @@ def unpublished(db: psycopg.Connection) -> list[tuple[str, int]]:
 
 
 def paid(db: psycopg.Connection, order_id: str) -> bool:
-    """Whether the order was paid."""
-    query = "select 1 from orders where order_id = %s and state = 'paid'"
+    """Whether the order is known to be charged."""
+    query = "select 1 from orders where order_id = %s and payment = 'charged'"
     return db.execute(query, [order_id]).fetchone() is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.process.payment import Payment, run
+from tests.thin.payment import Payment, run
 from tests.twins.threaded import Shift, Threaded
 
 if TYPE_CHECKING:
@@ -33,5 +33,5 @@ class AsyncCommit(Threaded):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(Payment, AsyncCommit)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.process.consumer import GroupConsumer
-from pipeline.process.payment import Payment, run
+from tests.thin.consumer import GroupConsumer
+from tests.thin.payment import Payment, run
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -33,5 +33,5 @@ class AutoCommit(GroupConsumer):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(Payment, AutoCommit)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pipeline.process.consumer import GroupConsumer
-from pipeline.process.payment import run
+from tests.thin.consumer import GroupConsumer
+from tests.thin.payment import run
 from tests.twins.message_for_event import ByMessage, RemembersCharges
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ class BySomeMessages(ByMessage):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(RemembersCharges, BySomeMessages)

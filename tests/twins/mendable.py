@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.events import ItemOrdered, ItemPriced
 from pipeline.process import member, retry
-from pipeline.process.billing import Billing
 from pipeline.process.inventory import Inventory
 from pipeline.process.notification import Notification
+from pipeline.process.payment import Payment
 from pipeline.quarantine import replay
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
 from pipeline.settings import ReplaySettings, load
@@ -48,7 +48,7 @@ class MendableMails(Notification):
         require_mended(connection, [event.order_id for event in events])
 
 
-class MendableBooks(Billing):
+class MendableBooks(Payment):
     """Raises where it should keep what it has charged for an order that is called broken: the confirmation is lost."""
 
     def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
@@ -84,7 +84,7 @@ def mails_retries() -> None:
 
 
 def books() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
+    """Run it in the place of `pipeline.process.payment:main`."""
     member.run(MendableBooks)
 
 
@@ -95,7 +95,7 @@ def books_retries() -> None:
 
 def operate_books() -> None:
     """Send its dead letters back."""
-    operate(group=Billing.name)
+    operate(group=Payment.name)
 
 
 def operate(replaying: type[replay.Replay] = replay.Replay, group: str = Inventory.name) -> None:

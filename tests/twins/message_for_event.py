@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
-from pipeline.process.consumer import GroupConsumer, where
-from pipeline.process.payment import Payment, run
+from tests.thin.consumer import GroupConsumer, where
+from tests.thin.payment import Payment, run
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -56,5 +56,5 @@ class RemembersCharges(Payment):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(RemembersCharges, ByMessage)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pipeline.process.payment import Payment, run
+from tests.thin.payment import Payment, run
 
 if TYPE_CHECKING:
     from pipeline.events import OrderPlaced
@@ -27,5 +27,5 @@ class NewKeyPerAttempt(Payment):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(NewKeyPerAttempt)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer
 
 from chaos.waiting import Deadline, wait_until
-from pipeline.process.payment import Payment
 from pipeline.route.topics import ORDERS, consumer_config, full_name
 from pipeline.runtime import Database, Stop, Unavailable, log_to_stderr
 from pipeline.settings import ConsumerSettings, load
+from tests.thin.payment import Payment
 
 if TYPE_CHECKING:
     from chaos import Run

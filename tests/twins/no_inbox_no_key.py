@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pipeline.process.payment import Payment, run
+from tests.thin.payment import Payment, run
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,5 +31,5 @@ class NoInboxNoKey(Payment):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(NoInboxNoKey)

@@ -22,8 +22,8 @@ class Charges(Reconciler):
 
     def charged(self, order: Overdue) -> bool | None:
         """BUG: should ask, and by the key of the payment group."""
-        key = self._billing.key(order.order_id, "reconcile")
-        return self._billing.gateway.charge([Asked(key, order.order_id, order.amount, order.currency)])[0]
+        key = self._payment.key(order.order_id, "reconcile")
+        return self._payment.gateway.charge([Asked(key, order.order_id, order.amount, order.currency)])[0]
 
 
 class Guesses(Reconciler):

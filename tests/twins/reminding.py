@@ -17,10 +17,10 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.process import payment
 from pipeline.runtime import Database, Unavailable
-from pipeline.settings import PaymentSettings, load
+from pipeline.settings import load
 from pipeline.write import api, orders
+from tests.thin import payment
 from tests.twins.inbox_outside_transaction import InboxOutsideTransaction
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Reminder:
 
 def run(reminder: type[Reminder] = Reminder, place: Place = orders.place) -> None:
     """Run the API, and a reminder beside it, until SIGTERM. The arguments are for seeded bugs."""
-    settings = load(PaymentSettings)  # the API's own have no gateway
+    settings = load(payment.PaymentSettings)  # the API's own have no gateway
     work = reminder(Database(settings.database_url), settings.gateway_url).work
     Thread(target=work, name="reminder", daemon=True).start()
     api.run(place)
@@ -98,5 +98,5 @@ def main() -> None:
 
 
 def consume() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     payment.run(OneAttempt)

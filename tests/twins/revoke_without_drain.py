@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
-from pipeline.process.payment import Payment, run
+from tests.thin.payment import Payment, run
 from tests.twins.threaded import Shift, Threaded
 
 if TYPE_CHECKING:
@@ -35,5 +35,5 @@ class RevokeWithoutDrain(Threaded):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(Payment, RevokeWithoutDrain)

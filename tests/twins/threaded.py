@@ -13,9 +13,9 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from pipeline.process.consumer import GroupConsumer, where
-from pipeline.process.payment import Payment, run
 from pipeline.runtime import Outage, Unavailable
+from tests.thin.consumer import GroupConsumer, where
+from tests.thin.payment import Payment, run
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message, TopicPartition
@@ -121,5 +121,5 @@ class Threaded(GroupConsumer):
 
 
 def main() -> None:
-    """Run it in the place of `pipeline.process.payment:main`."""
+    """Run it in the place of `tests.thin.payment:main`."""
     run(Payment, Threaded)

@@ -19,6 +19,7 @@ explicit: a stored offset would be committed behind our back.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
@@ -26,13 +27,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.events import Malformed, Reader
 from pipeline.process import inbox
-from pipeline.process.consumer import broker_error
 from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import POISON, Failure, Letter
 from pipeline.quarantine.parking import Parked, Parking
-from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, reason, require_topic
+from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, is_fatal, reason, require_topic
 from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
-from pipeline.settings import GroupSettings, load
+from pipeline.settings import ConsumerSettings, GroupSettings, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -248,6 +248,15 @@ class Member:
 
     def _broker_error(self, error: KafkaError) -> None:
         broker_error(self._settings, self._outage, error)
+
+
+def broker_error(settings: ConsumerSettings, outage: Outage, error: KafkaError) -> None:
+    """End the process if a member can never work again; else say what librdkafka is mending by itself."""
+    if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
+        log.error("%s told this consumer to end: %s", broker(settings), reason(error))
+        sys.exit(1)
+    if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
+        outage.tell(f"{broker(settings)}: {reason(error)}")
 
 
 def run(handler: type[Handler], member: type[Member] = Member) -> None:

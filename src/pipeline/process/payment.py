@@ -1,87 +1,90 @@
-"""The payment group: one order, one charge.
+"""The payment group: one order, one charge, and one refund if it fails after all.
 
-In one transaction: note the event in the inbox, charge, record the payment, settle the order. The gateway is outside
-that transaction, so a crash between charge and COMMIT asks it again, and what makes that harmless is the key: derived
-from the order, the same in every attempt, after every crash and in every replay. The inbox alone would not do, nor
-would the key alone: gateways forget keys after a while.
+What many events ask for is asked of the gateway at once (`pipeline.gateway_client`), in the transaction that notes the
+events and keeps the answers. The gateway is outside of that transaction, so a crash before COMMIT asks it again, and
+what makes that harmless is the key: derived from the order, the same in every attempt, after every crash and in every
+replay. The inbox alone would not do, nor would the key alone: gateways forget keys after a while.
+
+An answer that did not come is not known, so it is asked for again with the same key. It is never made up for by a
+refund: what was not charged cannot be given back.
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from chaos.checkpoint import checkpoint
-from pipeline.process import inbox
-from pipeline.process.charging import Gateway
-from pipeline.process.consumer import GroupConsumer
-from pipeline.route.topics import full_name
-from pipeline.runtime import Database, Stop, log_to_stderr
-from pipeline.settings import PaymentSettings, load
+from pipeline.events import Event, Failed, ItemPriced
+from pipeline.gateway_client import Asked, Gateway
+from pipeline.process.member import run
+from pipeline.process.orders import PAYMENT, settle
+from pipeline.settings import Billed, load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
-    from pipeline.events import OrderPlaced
+RECORD = """
+    insert into payments (key, order_id, amount, currency, state)
+    select * from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::text[])
+"""
+CHARGED = """
+    select order_id, amount, currency from payments where order_id = any(%b) and state = 'paid' order by order_id
+"""
+GIVEN_BACK = """
+    insert into refunds (key, order_id, amount, currency)
+    select * from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[])
+"""
 
 
 class Payment:
-    """Handles `order.placed`. Its small methods are the places where a payment consumer goes wrong."""
+    """Handles order.placed and order.failed."""
 
-    name = "payment"
+    name: ClassVar = "payment"
+    events: ClassVar[Sequence[type[Event]]] = (ItemPriced, Failed)
 
-    def __init__(self, database: Database, gateway: Gateway, group: str) -> None:
-        self._database, self._gateway, self._group = database, gateway, group
+    def __init__(self) -> None:
+        self.gateway = Gateway(load(Billed).gateway_url)
 
     def ready(self) -> None:
-        """Connect to Postgres. The gateway is connected to at the first charge."""
-        self._database.connect()
+        """The gateway is connected to at the first charge."""
 
-    def handle(self, event: OrderPlaced) -> None:
-        """Charge the order unless that was done."""
-        with self._database.transaction() as connection:
-            if self.first_time(connection, event):
-                self.charge(connection, event)
+    def effect(self, connection: psycopg.Connection, events: Sequence[Event]) -> None:
+        """Charge new orders, then give back what failed ones have paid: an order is placed before it fails."""
+        placed = [event for event in events if isinstance(event, ItemPriced)]
+        failed = [event.order_id for event in events if isinstance(event, Failed)]
+        if placed:
+            self.charge(connection, placed)
+        if failed:
+            self.refund(connection, failed)
 
-    def first_time(self, connection: psycopg.Connection, event: OrderPlaced) -> bool:
-        """Whether this group has not acted upon the event yet."""
-        return inbox.first_time(connection, self._group, event.event_id)
+    def charge(self, connection: psycopg.Connection, placed: Sequence[ItemPriced]) -> None:
+        """Have the gateway charge the orders."""
+        asked = [Asked(self.key(one.order_id, "charge"), one.order_id, one.amount, one.currency) for one in placed]
+        self.keep(connection, asked, self.gateway.charge(asked))
 
-    def charge(self, connection: psycopg.Connection, event: OrderPlaced) -> None:
-        """Have the gateway charge the order, and keep its answer."""
-        checkpoint("payment.charging")
-        key = self.key(event)
-        state = self._gateway.charge(key, event)
-        checkpoint("payment.charged")
-        self.record(connection, event, key, state)
-        checkpoint("payment.recorded")
+    def keep(self, connection: psycopg.Connection, asked: Sequence[Asked], charged: Sequence[bool]) -> None:
+        """Keep what the gateway has answered, and tell the orders."""
+        states = ["paid" if one else "declined" for one in charged]
+        connection.execute(RECORD, [*map(list, zip(*asked, strict=True)), states])
+        orders = [one.order_id for one in asked]
+        settle(connection, PAYMENT, orders, ["charged" if one else "declined" for one in charged])
 
-    def key(self, event: OrderPlaced) -> str:
-        """What makes two charges the same charge for the gateway."""
-        return sha256(f"{event.order_id}|charge".encode()).hexdigest()
+    def refund(self, connection: psycopg.Connection, orders: Sequence[str]) -> None:
+        """Give back what was charged for them."""
+        charged = connection.execute(CHARGED, [list(orders)]).fetchall()
+        if charged:
+            asked = [Asked(self.key(order_id, "refund"), order_id, *money) for order_id, *money in charged]
+            self.gateway.refund(asked)
+            connection.execute(GIVEN_BACK, list(map(list, zip(*asked, strict=True))))
 
-    def record(
-        self, connection: psycopg.Connection, event: OrderPlaced, key: str, state: Literal["paid", "declined"]
-    ) -> None:
-        """Keep the gateway's answer and let the order follow it."""
-        connection.execute(
-            "insert into payments (key, order_id, amount, currency, state) values (%s, %s, %s, %s, %s)",
-            [key, event.order_id, event.amount, event.currency, state],
-        )
-        outcome = "paid" if state == "paid" else "failed"
-        connection.execute("update orders set state = %s where order_id = %s", [outcome, event.order_id])
-
-
-def run(handler: type[Payment] = Payment, consumer: type[GroupConsumer] = GroupConsumer) -> None:
-    """Run a member of the payment group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
-    log_to_stderr(handler.name)
-    stop = Stop()
-    settings = load(PaymentSettings)
-    group = full_name(settings, handler.name)
-    payment = handler(Database(settings.database_url), Gateway(settings.gateway_url), group)
-    consumer(settings, payment, stop).run()
+    @staticmethod
+    def key(order_id: str, what: str) -> str:
+        """What makes two requests the same for the gateway."""
+        return sha256(f"{order_id}|{what}".encode()).hexdigest()
 
 
 def main() -> None:
-    """Run the payment consumer until SIGTERM."""
-    run()
+    """Run a member of the payment group until SIGTERM."""
+    run(Payment)

@@ -15,10 +15,10 @@ import logging
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.process.billing import Billing
 from pipeline.process.inventory import Inventory
 from pipeline.process.member import Handler, Work
 from pipeline.process.notification import Notification
+from pipeline.process.payment import Payment
 from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import Failure
 from pipeline.quarantine.parking import Parking
@@ -97,7 +97,7 @@ class Retry:
         self._parking.again(connection, due, pause_s=None, why=repr(why))
 
 
-HANDLERS: dict[str, type[Handler]] = {one.name: one for one in (Billing, Inventory, Notification)}
+HANDLERS: dict[str, type[Handler]] = {one.name: one for one in (Payment, Inventory, Notification)}
 
 
 def run(handler: type[Handler] | None = None, retry: type[Retry] = Retry) -> None:

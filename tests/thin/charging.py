@@ -12,8 +12,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pipeline.process.consumer import Poison
 from pipeline.runtime import Unavailable
+from tests.thin.consumer import Poison
 
 if TYPE_CHECKING:
     from pipeline.events import OrderPlaced

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from pipeline.gateway_client import Gateway
 from pipeline.process import retry
-from pipeline.process.billing import Billing
 from pipeline.process.member import run
+from pipeline.process.payment import Payment
 from pipeline.runtime import Unavailable
 from tests.twins.group_offset_first import OffsetFirst
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pipeline.gateway_client import Asked
 
 
-class KeyPerAttempt(Billing):
+class KeyPerAttempt(Payment):
     """Believes that a key is there to be unique."""
 
     @staticmethod
     def key(order_id: str, what: str) -> str:
         """BUG: should be derived from the order alone."""
-        return f"{Billing.key(order_id, what)}-{uuid4()}"
+        return f"{Payment.key(order_id, what)}-{uuid4()}"
 
 
 class TakesSilenceForANo(Gateway):
@@ -61,7 +61,7 @@ class OutageForAFailure(Gateway):
             raise RuntimeError(str(why)) from why
 
 
-class Impatient(Billing):
+class Impatient(Payment):
     """Has such a client, which does not wait for long."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Impatient(Billing):
             connection.timeout = 0.2
 
 
-class RefundOnTimeOut(Billing):
+class RefundOnTimeOut(Payment):
     """Has an answer for every customer, at once."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class RefundOnTimeOut(Billing):
         self.gateway.__class__ = TakesSilenceForANo
 
 
-class ForgetsRefunds(Billing):
+class ForgetsRefunds(Payment):
     """Is done when an order is paid."""
 
     def refund(self, connection: psycopg.Connection, orders: Sequence[str]) -> None:
@@ -87,17 +87,17 @@ class ForgetsRefunds(Billing):
 
 
 def key_per_attempt() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
+    """Run it in the place of `pipeline.process.payment:main`."""
     run(KeyPerAttempt)
 
 
 def refund_on_time_out() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
+    """Run it in the place of `pipeline.process.payment:main`."""
     run(RefundOnTimeOut)
 
 
 def outage_for_a_failure() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
+    """Run it in the place of `pipeline.process.payment:main`."""
     run(Impatient)
 
 
@@ -107,10 +107,10 @@ def outage_for_a_failure_retries() -> None:
 
 
 def forgets_refunds() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
+    """Run it in the place of `pipeline.process.payment:main`."""
     run(ForgetsRefunds)
 
 
 def offset_first() -> None:
-    """Run it in the place of `pipeline.process.billing:main`."""
-    run(Billing, OffsetFirst)
+    """Run it in the place of `pipeline.process.payment:main`."""
+    run(Payment, OffsetFirst)

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
-from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, is_fatal, reason
+from pipeline.process.member import broker_error
+from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, reason
 from pipeline.runtime import Outage, Stop, Unavailable
 
 if TYPE_CHECKING:
@@ -126,15 +127,6 @@ class GroupConsumer:
 
     def _broker_error(self, error: KafkaError) -> None:
         broker_error(self._settings, self._outage, error)
-
-
-def broker_error(settings: ConsumerSettings, outage: Outage, error: KafkaError) -> None:
-    """End the process if a member can never work again; else say what librdkafka is mending by itself."""
-    if is_fatal(error):  # such as another process with our GROUP_INSTANCE_ID
-        log.error("%s told this consumer to end: %s", broker(settings), reason(error))
-        sys.exit(1)
-    if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
-        outage.tell(f"{broker(settings)}: {reason(error)}")
 
 
 def decode(message: Message) -> OrderPlaced:
