@@ -81,15 +81,16 @@ class Gateway:
 
         Raises:
             Unavailable: there is no answer.
-            Refused: it is no list of charges.
+            Refused: the answer is no list of charges.
         """
         [(status, text)] = self._together([Request("GET", f"/charges?{urlencode({'order_id': order_id})}", None, {})])
         if status != OK:
             raise Refused(f"{self._name} refused: {status} {text[:LONGEST]}")
-        found: dict[str, bool] = {}
-        for record in json.loads(text):
-            found.setdefault(record["key"], record["effect"])  # the first has decided
-        return found
+        try:
+            # Of several with one key the first has decided.
+            return {record["key"]: record["effect"] for record in reversed(json.loads(text))}
+        except (ValueError, LookupError, TypeError) as why:
+            raise Refused(f"{self._name} has no list of charges: {text[:LONGEST]}") from why
 
     def close(self) -> None:
         """Hear no more of what is under way: its reply would be taken for that of the next request."""

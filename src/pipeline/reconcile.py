@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg.errors import LockNotAvailable
 
-from pipeline.gateway_client import Asked
+from pipeline.gateway_client import Asked, Refused
 from pipeline.process import inbox
 from pipeline.process.payment import Payment
 from pipeline.quarantine.parking import Parking
@@ -105,7 +105,10 @@ class Reconciler:
         """Tell the order what is known of its payment; why it stays pending, if nobody knows more."""
         if order.payment is not None:
             return "it is not known whether there are goods"
-        charged = self.charged(order)
+        try:
+            charged = self.charged(order)
+        except Refused as why:
+            return str(why)
         if charged is None:
             return "the gateway has no charge"
         if order.event_id is None:
@@ -119,17 +122,17 @@ class Reconciler:
 
     def keep(self, order: Overdue, event_id: UUID, *, charged: bool) -> None:
         """Do what the payment group does with the answer, unless it has, or is about to."""
-        with self._database.connection() as connection, suppress(LockNotAvailable), connection.transaction():
-            connection.execute(IMPATIENT)
-            if inbox.first_time(connection, self._group, event_id):
+        found = "charged" if charged else "declined"
+        with self._database.connection() as connection, suppress(LockNotAvailable):
+            with connection.transaction():
+                connection.execute(IMPATIENT)
+                if not inbox.first_time(connection, self._group, event_id):
+                    return
                 asked = Asked(self.key(order), order.order_id, order.amount, order.currency)
                 self._payment.keep(connection, [asked], [charged])
-                found = "charged" if charged else "declined"
                 connection.execute(RECORD, [order.order_id, found])
                 self._parking.hurry(connection, order.order_id)
-                log.warning(
-                    "Order %s, pending since %s, was %s: told by the gateway.", order.order_id, order.since, found
-                )
+            log.warning("Order %s, pending since %s, was %s: told by the gateway.", order.order_id, order.since, found)
 
     def key(self, order: Overdue) -> str:
         """That by which the payment group charges it."""

@@ -70,6 +70,13 @@ class Answering(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
+    def do_GET(self) -> None:
+        """Have an answer that is none."""
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[1")
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Say nothing."""
 
@@ -147,6 +154,24 @@ def test_silence_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             one.charge(asked(1))
         threading.Timer(SLOW_S, back.set).start()
         assert one.charge(asked(1)) == [True]
+
+
+def test_what_was_charged(one: Gateway) -> None:
+    """Each key that was asked with for an order, and what became of it the first time."""
+    yes, no = asked(2, order_id="o")
+    no = no._replace(amount=DECLINED_AMOUNT)
+    assert one.charges("o") == {}
+    assert one.charge([yes, no, yes]) == [True, False, True]
+    with pytest.raises(Refused, match="422"):
+        one.charge([yes._replace(amount=2)])
+    one.charge(asked(1, order_id="another", key="another"))
+    assert one.charges("o") == {yes.key: True, no.key: False}
+
+
+def test_an_answer_that_is_none() -> None:
+    """What is no list of charges does not mean that there are none."""
+    with telling(lambda _: 201) as (_, one), pytest.raises(Refused, match="no list of charges"):
+        one.charges("o")
 
 
 def test_what_is_at_fault_itself(one: Gateway) -> None:

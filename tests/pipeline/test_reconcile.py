@@ -278,6 +278,19 @@ def test_servers_that_are_away(db: psycopg.Connection, gateway: Worker, psp: Gat
     assert told(db, event) == NOTHING
 
 
+def test_a_gateway_that_does_not_understand(
+    db: psycopg.Connection, settings: ReconcileSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it answers then says nothing about the charge, and is no reason to end."""
+    event = placed(db)
+    monkeypatch.setenv("GATEWAY_URL", f"{settings.gateway_url}/elsewhere")
+    one = Reconciler(settings)
+    with closing(one._payment.gateway), closing(one._database):
+        one.look()
+    assert "refused: 404" in one._told[event.order_id]
+    assert told(db, event) == NOTHING
+
+
 def test_as_a_worker(db: psycopg.Connection, psp: Gateway, start: Start, settings: ReconcileSettings) -> None:
     """It goes on until it is asked to end."""
     env = {name.upper(): value for name, value in settings.model_dump().items()}
