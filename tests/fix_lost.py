@@ -78,7 +78,7 @@ def lost_confirmations(
     *,
     reconciler: Callable[[], object] = reconcile.main,
     workload: Callable[[Run], object] = one_is_lost,
-    within: float = 30.0,
+    within: float = 60.0,
     grace: float = 1.0,
 ) -> Iterator[System]:
     """Relay, three groups, payment's retry worker, reconciler, and who sends dead letters back, in a lane of their own.

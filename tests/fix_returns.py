@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chaos import Lane, Run, Session
     from chaos.invariants import Ledger
 
-PATIENCE_S = 30.0  # only what is lost takes that long; a slow machine has taken 5
+PATIENCE_S = 15.0  # only what is lost takes that long, and a part of `within`; a slow machine has taken 5
 BUDGET = 5  # four attempts in its place, and one more
 
 EXPECTED = "create table expected (order_id text primary key, handled boolean not null)"
@@ -144,7 +144,7 @@ def returns(
     dynamic: bool = False,
     workload: Callable[[Run], object] = place_three,
     limit: int = 1_000,
-    within: float = 30.0,
+    within: float = 60.0,
     grace: float = 1.0,
 ) -> Iterator[System]:
     """Relay, inventory group, its retry worker, and who sends back what is dead, in a lane of their own.
