@@ -59,6 +59,14 @@ def rig(lane: Lane) -> Rig:
     return rig
 
 
+@pytest.fixture(autouse=True)
+def _forget_prepared(lane: Lane) -> Iterator[None]:
+    """Roll back what was prepared and left: it is a transaction, and a new logical slot waits for its end."""
+    yield
+    for (gid,) in lane.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+        lane.execute(f"ROLLBACK PREPARED '{gid}'")
+
+
 @pytest.fixture
 def client(rig: Rig) -> Iterator[Client]:
     """A client behind the wire."""
@@ -87,7 +95,6 @@ def test_evidence(lane: Lane, case: str) -> None:
     if case in EVIDENT:
         assert written == named
         assert len(written) == len(expected)
-    forget_prepared(lane)
 
 
 def test_evidence_of_savepoints(lane: Lane) -> None:
@@ -113,12 +120,6 @@ def watched(lane: Lane, exchanges: list[Exchange]) -> list[Effect]:
     return [effect for _, effect in watcher.effects]
 
 
-def forget_prepared(lane: Lane) -> None:
-    """Roll back what was prepared and left."""
-    for (gid,) in lane.execute("SELECT gid FROM pg_prepared_xacts"):
-        lane.execute(f"ROLLBACK PREPARED '{gid}'")
-
-
 @pytest.mark.parametrize("fault", ["lose-request", "lose-reply"])
 @pytest.mark.parametrize("case", MOMENTS)
 def test_moment(lane: Lane, case: str, fault: str) -> None:
@@ -135,7 +136,6 @@ def test_moment(lane: Lane, case: str, fault: str) -> None:
         assert said[-1] == "!"
         assert lane.execute(COUNT) == [(before if fault == "lose-request" else after,)]
     rig.disarm()
-    forget_prepared(lane)
 
 
 def test_refused_texts(lane: Lane) -> None:
