@@ -29,11 +29,15 @@ def test_every_point(onecharge: Session) -> None:
         lanes.sweep(faults=FAULTS, only=["reconcile"]).require_holds()
 
 
-@pytest.mark.parametrize(("workload", "schedule"), [(all_are_lost, ""), (all_are_late, LATE)])
-def test_at_the_same_moment(onecharge: Session, workload: Callable[[Run], object], schedule: str) -> None:
-    """Many events that come after all and a reconciler: each order has one outcome."""
+@pytest.mark.parametrize(("workload", "schedule", "lost"), [(all_are_lost, "", 15), (all_are_late, LATE, 0)])
+def test_at_the_same_moment(onecharge: Session, workload: Callable[[Run], object], schedule: str, lost: int) -> None:
+    """Many events that come after all and a reconciler: each order has one outcome, and neither was idle."""
     with lost_confirmations(onecharge, workload=workload) as system:
         system.drill(schedule).require_holds()
+        [(resolved,)] = system.lane.look("select count(*) from reconciliations")
+        [(sent_back,)] = system.lane.look("select count(*) from replays")
+    assert sent_back == lost
+    assert bool(resolved) == bool(lost)
 
 
 @pytest.mark.parametrize(
