@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 SCHEMA = Path(pipeline.__file__).with_name("schema.sql")
 
 
+ORDER = {"customer_id": "c-1", "sku": "sku-1", "quantity": 1, "amount": 1999, "currency": "EUR"}
+
+
+def place(run: Run, **wanted: object) -> None:
+    """Place an order over HTTP, one that differs from `ORDER` in this. It has to be answered for from then on."""
+    run.accept(run.post("/orders", ORDER | wanted)["order_id"])
+
+
 def place_orders(run: Run, count: int = 3) -> None:
     """Place orders over HTTP; what is accepted must be charged once."""
     for number in range(count):
-        order = {"customer_id": f"customer-{number}", "amount": 1200 + number, "currency": "EUR"}
-        run.accept(run.post("/orders", order)["order_id"])
+        place(run, customer_id=f"customer-{number}", amount=1200 + number)
 
 
 def place_orders_and_rebalance(run: Run) -> None:

@@ -7,9 +7,8 @@ one the card is declined, so that what was reserved is given back.
 from __future__ import annotations
 
 import contextlib
-import json
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from chaos import System, Worker, group_drained, no_rows, one_effect_per_key
@@ -18,34 +17,18 @@ from pipeline.gateway import server as gateway
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.process import inventory, notification, payment, retry
 from pipeline.publish import relay as relays
-from tests.fix_groups import DELIVERED, PLACED, STOCK, STOCK_UP, TABLES, one_row, stock_balanced
-from tests.fix_pipeline import SCHEMA
+from pipeline.write import api as orders_api
+from tests.fix_groups import DELIVERED, STOCK, STOCK_UP, TABLES, one_row, stock_balanced
+from tests.fix_pipeline import SCHEMA, place
 from tests.twins import row_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from chaos import Lane, Run, Session
+    from chaos import Condition, Lane, Run, Session
 
 GROUPS = ("payment", "inventory", "notification")
 AMOUNT = 1999
-ORDER = """
-    insert into orders (order_id, customer_id, amount, currency, created_at)
-    values (%s, 'c-1', %s, 'EUR', now() - make_interval(secs => %s))
-"""
-
-
-def place(run: Run, sku: str, quantity: int, amount: int, *, ago_s: float = 0.0, broken: bool = False) -> str:
-    """An order as the API will accept it, or has accepted it some time ago; whether its books are broken."""
-    order_id, event_id = run.new_key(), str(uuid4())
-    if broken:
-        run.execute("insert into broken (what) values (%s)", order_id)
-    event = {"event_id": event_id, "type": "order.placed", "order_id": order_id, "seq": 1, "customer_id": "c-1"}
-    wanted = {"sku": sku, "quantity": quantity, "amount": amount, "currency": "EUR"}
-    run.execute(ORDER, order_id, amount, ago_s)
-    run.execute(PLACED, event_id, order_id, json.dumps(event | wanted))
-    run.accept(order_id)
-    return order_id
 
 
 def place_orders(run: Run) -> None:
@@ -53,7 +36,7 @@ def place_orders(run: Run) -> None:
     sku = f"sku-{uuid4()}"
     run.execute(STOCK_UP, sku, STOCK)
     for quantity, amount in ((2, AMOUNT), (STOCK + 1, AMOUNT), (1, DECLINED_AMOUNT)):
-        place(run, sku, quantity, amount)
+        place(run, sku=sku, quantity=quantity, amount=amount)
 
 
 def settled_up(lane: Lane, charges: Ledger, refunds: Ledger) -> Invariant:
@@ -73,6 +56,35 @@ def settled_up(lane: Lane, charges: Ledger, refunds: Ledger) -> Invariant:
     return Invariant("settled up", check, charges, final=False)
 
 
+class Books(NamedTuple):
+    """Who has money and goods, and what their books have to say in the end."""
+
+    gateway: str
+    settled: Sequence[Condition]
+    invariants: Sequence[Invariant]
+
+
+def keep_books(lane: Lane) -> Books:
+    """Have a gateway, and a log of each reservation and each mail, in the lane."""
+    lane.execute(DELIVERED)
+    row_ledger.setup(lane, TABLES)  # its slot goes with the database
+    slot = {"SLOT": row_ledger.slot(lane)}
+    rows = lane.trusted("rows", row_ledger.main, ledger="rows.jsonl", key="order_id", env=slot).ledger
+    psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
+    refunds = Ledger(psp.ledger.path.with_suffix(".refunds.jsonl"), key="order_id")
+    drained = (group_drained(f"{{lane}}.{name}", "orders") for name in GROUPS)
+    return Books(
+        psp.url,
+        [no_rows("outbox_pending"), *drained, no_rows("parked_orders"), row_ledger.rows_recorded(TABLES)],
+        [
+            one_effect_per_key(psp.ledger),
+            settled_up(lane, psp.ledger, refunds),
+            *(one_row(rows, table) for table in TABLES),
+            stock_balanced(lane, rows),
+        ],
+    )
+
+
 @contextlib.contextmanager
 def shop(
     session: Session,
@@ -87,7 +99,7 @@ def shop(
     within: float = 60.0,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[System]:
-    """Relay, the three groups and their retry workers, in a lane of their own.
+    """API, relay, the three groups and their retry workers, in a lane of their own.
 
     Args:
         session: the test run.
@@ -103,13 +115,8 @@ def shop(
     """
     topics = {"orders": partitions, **{f"retry.{group}": 1 for group in GROUPS}}
     with session.lane(schema=SCHEMA, topics=topics) as lane:
-        lane.execute(DELIVERED)
-        row_ledger.setup(lane, TABLES)  # its slot goes with the database
-        slot = {"SLOT": row_ledger.slot(lane)}
-        rows = lane.trusted("rows", row_ledger.main, ledger="rows.jsonl", key="order_id", env=slot).ledger
-        psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
-        refunds = Ledger(psp.ledger.path.with_suffix(".refunds.jsonl"), key="order_id")
-        common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": psp.url, **env}
+        books = keep_books(lane)
+        common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": books.gateway, **env}
 
         def member(name: str, main: Callable[[], object], count: int = 1) -> Worker:
             one = {"SESSION_TIMEOUT_MS": "500"} if dynamic else {"GROUP_INSTANCE_ID": f"{name}-{{replica}}"}
@@ -118,6 +125,7 @@ def shop(
         with System(
             lane,
             workers=[
+                Worker("api", orders_api.main, http=True, env=common),
                 Worker("relay", relays.main, env=common),
                 member("payment", payment, replicas),
                 member("inventory", inventory.main),
@@ -128,18 +136,8 @@ def shop(
                 ),
             ],
             workload=workload,
-            settled=[
-                no_rows("outbox_pending"),
-                *(group_drained(f"{{lane}}.{name}", "orders") for name in GROUPS),
-                no_rows("parked_orders"),
-                row_ledger.rows_recorded(TABLES),
-            ],
-            invariants=[
-                one_effect_per_key(psp.ledger),
-                settled_up(lane, psp.ledger, refunds),
-                *(one_row(rows, table) for table in TABLES),
-                stock_balanced(lane, rows),
-            ],
+            settled=books.settled,
+            invariants=books.invariants,
             grace=grace,
             within=within,
         ) as system:

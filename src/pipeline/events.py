@@ -7,33 +7,17 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID  # noqa: TC003 - read when the classes are made
 
 from msgspec import DecodeError, Meta, Struct
 from msgspec.json import Decoder
-from pydantic import BaseModel, ConfigDict
 
 # What Postgres can store, and nobody minds in a log.
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Count = Annotated[int, Meta(ge=1, lt=2**31)]
-
-
-class OrderPlaced(BaseModel):
-    """An order was accepted and is to be paid.
-
-    `seq` counts the events of one order from 1. `amount` is in minor units: 1999 with EUR is 19.99 euros.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    event_id: UUID
-    type: Literal["order.placed"]
-    order_id: str
-    seq: int
-    customer_id: str
-    amount: int
-    currency: str
+Amount = Annotated[int, Meta(gt=0, le=10**12)]  # in minor units: 1999 with EUR is 19.99 euros
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
 
 
 class Malformed(Exception):
@@ -48,6 +32,16 @@ class Event(Struct, frozen=True, kw_only=True):
     seq: Count
 
 
+class OrderPlaced(Event, frozen=True, kw_only=True, tag_field="type", tag="order.placed"):
+    """An order was accepted: this much is to be paid for so many of these goods."""
+
+    customer_id: Name
+    sku: Name
+    quantity: Count
+    amount: Amount
+    currency: Currency
+
+
 class ItemOrdered(Event, frozen=True, kw_only=True, tag_field="type", tag="order.placed"):
     """What an order.placed says about goods."""
 
@@ -56,10 +50,10 @@ class ItemOrdered(Event, frozen=True, kw_only=True, tag_field="type", tag="order
 
 
 class ItemPriced(Event, frozen=True, kw_only=True, tag_field="type", tag="order.placed"):
-    """What an order.placed says about money. `amount` is in minor units: 1999 with EUR is 19.99 euros."""
+    """What an order.placed says about money."""
 
-    amount: Annotated[int, Meta(gt=0, le=10**12)]
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+    amount: Amount
+    currency: Currency
 
 
 class Confirmed(Event, frozen=True, kw_only=True, tag_field="type", tag="order.confirmed"):

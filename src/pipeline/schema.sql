@@ -5,7 +5,7 @@ create table if not exists orders (
     customer_id text not null,
     amount      bigint not null check (amount > 0),  -- minor units: 1999 is 19.99
     currency    text not null check (length(currency) = 3),
-    state       text not null default 'pending' check (state in ('pending', 'paid', 'confirmed', 'failed')),
+    state       text not null default 'pending' check (state in ('pending', 'confirmed', 'failed')),
     payment     text check (payment in ('charged', 'declined')),  -- null: not yet known
     stock       text check (stock in ('reserved', 'refused')),  -- likewise
     last_seq    integer not null default 1,  -- of its events in the outbox

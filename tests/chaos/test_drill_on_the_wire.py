@@ -10,7 +10,7 @@ import pytest
 from chaos import ChaosError, ProcessDied, System, UnknownName, Worker, one_effect_per_key
 from chaos.waiting import Deadline, wait_until
 from tests.chaos.wire import exact_workers, wire_workers
-from tests.fix_pipeline import thin_pipeline
+from tests.fix_pipeline import place, thin_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +80,7 @@ def test_point_by_key(onecharge: Session) -> None:
 
     def two_orders(run: Run) -> None:
         for customer in (run.new_key(), run.new_key()):
-            order = {"customer_id": customer, "amount": 1200, "currency": "EUR"}
-            run.accept(run.post("/orders", order)["order_id"])
+            place(run, customer_id=customer)
 
     with thin_pipeline(onecharge, workload=two_orders) as system:
         verdict = system.drill("relay/kafka.produce[key-2]#1:lose-reply")

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.settings import Kafka
 from tests.fix_groups import STOCK_UP
-from tests.fix_shop import AMOUNT, place, shop
+from tests.fix_pipeline import place
+from tests.fix_shop import shop
 from tests.pipeline.slots import messages
 from tests.twins import payment_twins
 
@@ -32,12 +33,12 @@ def orders_meanwhile(run: Run, silent_s: float) -> None:
     sku = f"sku-{uuid4()}"
     run.execute(STOCK_UP, sku, 1_000)
     for _ in range(BEFORE):
-        place(run, sku, 1, AMOUNT)
+        place(run, sku=sku)
     gateway.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
         for number in range(int(silent_s * PER_S)):
-            place(run, sku, 1, AMOUNT)
+            place(run, sku=sku)
             time.sleep(max(0.0, began + (number + 1) / PER_S - time.monotonic()))
     finally:
         gateway.signal(signal.SIGCONT)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from chaos import Lane
 
-ORDER = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+ORDER = {"customer_id": "c-1", "sku": "sku-1", "quantity": 2, "amount": 1999, "currency": "EUR"}
 JSON = "application/json"
 
 
@@ -60,7 +60,7 @@ def test_an_order_is_accepted_with_its_event(api: Worker, db: psycopg.Connection
 @pytest.mark.parametrize(
     ("status", "field", "body", "headers"),
     [
-        pytest.param(422, "amount", {"customer_id": "c", "currency": "EUR"}, {}, id="missing field"),
+        pytest.param(422, "sku", {name: ORDER[name] for name in ORDER if name != "sku"}, {}, id="missing field"),
         pytest.param(422, "amount", ORDER | {"amount": -1}, {}, id="negative amount"),
         pytest.param(422, "amount", ORDER | {"amount": "12"}, {}, id="wrong type"),
         pytest.param(422, "customer_id", ORDER | {"customer_id": "\0"}, {}, id="NUL"),

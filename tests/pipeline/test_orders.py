@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 import pytest
@@ -10,37 +11,33 @@ from pipeline.write.orders import check_key, parse
 from pipeline.write.problems import Problem
 from pipeline.write.tracing import trace
 
-ORDER = b'{"customer_id": "c-1", "amount": 1999, "currency": "EUR"}'
+ORDER = b'{"customer_id": "c-1", "sku": "sku-1", "quantity": 2, "amount": 1999, "currency": "EUR"}'
+MEMBERS = ["customer_id", "sku", "quantity", "amount", "currency"]
+NUMBERS = [b"-1", b"0", b"1e3", b'"1"', b"true", b"null", b"1" + b"0" * 30, b"9" * 5000, b"NaN"]
+NAMES = [b'"\\ud800"', b"7", b'""', b'"a\\u0000"', b'"' + b"x" * 101 + b'"']
+CURRENCIES = [b'"eur"', b'"EURO"', b'"EUR\\n"']
 
 
 def test_an_order() -> None:
-    """The three members make an order."""
-    order = parse(ORDER)
-    assert (order.customer_id, order.amount, order.currency) == ("c-1", 1999, "EUR")
+    """The five members make an order."""
+    assert parse(ORDER).model_dump() == dict(zip(MEMBERS, ("c-1", "sku-1", 2, 1999, "EUR"), strict=True))
+
+
+def but(member: str, value: bytes) -> bytes:
+    """The order with another value there."""
+    return re.sub(rb'("%s": )[^,}]+' % member.encode(), rb"\g<1>" + value.replace(b"\\", rb"\\"), ORDER)
 
 
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        (b"{}", ["customer_id", "amount", "currency"]),
-        (b'{"customer_id": "c", "amount": -1, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": 0, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": 1e3, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": "1", "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": true, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": null, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": 1%s, "currency": "EUR"}' % (b"0" * 30), ["amount"]),
-        (b'{"customer_id": "c", "amount": %s, "currency": "EUR"}' % (b"9" * 5000), ["amount"]),
-        (b'{"customer_id": "c", "amount": NaN, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "c", "amount": 1, "amount": 2, "currency": "EUR"}', ["amount"]),
-        (b'{"customer_id": "\\ud800", "amount": 1, "currency": "EUR"}', ["customer_id"]),
-        (b'{"customer_id": 7, "amount": 1, "currency": "EUR"}', ["customer_id"]),
-        (b'{"customer_id": "", "amount": 1, "currency": "EUR"}', ["customer_id"]),
-        (b'{"customer_id": "a\\u0000", "amount": 1, "currency": "EUR"}', ["customer_id"]),
-        (b'{"customer_id": "c", "amount": 1, "currency": "eur"}', ["currency"]),
-        (b'{"customer_id": "c", "amount": 1, "currency": "EURO"}', ["currency"]),
-        (b'{"customer_id": "c", "amount": 1, "currency": "EUR\\n"}', ["currency"]),
-        (b'{"customer_id": "c", "amount": 1, "currency": "EUR", "state": "paid"}', ["state"]),
+        (b"{}", MEMBERS),
+        *((but(name, value), [name]) for name in ("quantity", "amount") for value in NUMBERS),
+        *((but(name, value), [name]) for name in ("customer_id", "sku") for value in NAMES),
+        *((but("currency", value), ["currency"]) for value in CURRENCIES),
+        (but("quantity", b"2147483648"), ["quantity"]),
+        (but("amount", b'1, "amount": 2'), ["amount"]),
+        (but("currency", b'"EUR", "state": "paid"'), ["state"]),
         (b"[]", ["body"]),
     ],
 )
@@ -62,7 +59,7 @@ def test_no_json(body: bytes) -> None:
 
 def test_a_fingerprint_is_of_the_order_not_of_its_spelling() -> None:
     """Another order of members is the same order; another amount is not."""
-    same = parse(b'{"currency":"EUR","amount":1999,"customer_id":"c-1"}')
+    same = parse(b'{"currency":"EUR","amount":1999,"quantity":2,"sku":"sku-1","customer_id":"c-1"}')
     other = parse(ORDER.replace(b"1999", b"2000"))
     assert parse(ORDER).fingerprint() == same.fingerprint() != other.fingerprint()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chaos.workers.supervisor import Supervisor
 
-PAYLOAD = {"customer_id": "c-1", "amount": 1999, "currency": "EUR"}
+PAYLOAD = {"customer_id": "c-1", "sku": "sku-1", "quantity": 1, "amount": 1999, "currency": "EUR"}
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATIENCE_S = 20.0
 MAINS = {

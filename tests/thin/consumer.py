@@ -18,7 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from pydantic import ValidationError
+from msgspec import DecodeError
+from msgspec.json import Decoder
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.settings import ConsumerSettings
 
 log = logging.getLogger(__name__)
+
+_decode = Decoder(OrderPlaced).decode
 
 POLL_S = 0.25  # how long the wish to end may go unheard
 
@@ -132,10 +135,9 @@ class GroupConsumer:
 def decode(message: Message) -> OrderPlaced:
     """The event in a message, or `Poison` that says where it is and what is wrong with it."""
     try:
-        return OrderPlaced.model_validate_json(message.value() or b"")
-    except ValidationError as why:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in why.errors())
-        raise Poison(wrong) from why
+        return _decode(message.value() or b"")
+    except (DecodeError, UnicodeDecodeError, RecursionError) as why:
+        raise Poison(str(why)) from why
 
 
 def where(message: Message) -> str:

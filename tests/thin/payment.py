@@ -75,7 +75,7 @@ class Payment:
             "insert into payments (key, order_id, amount, currency, state) values (%s, %s, %s, %s, %s)",
             [key, event.order_id, event.amount, event.currency, state],
         )
-        outcome = "paid" if state == "paid" else "failed"
+        outcome = "confirmed" if state == "paid" else "failed"
         connection.execute("update orders set state = %s where order_id = %s", [outcome, event.order_id])
 
 

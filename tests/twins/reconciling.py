@@ -1,7 +1,7 @@
 """Twins of the reconciler.
 
 charges   charges what nobody has confirmed, to be done with it: twice where only the confirmation was lost
-          (without a fault)
+          (`operator/kafka.produce`: freeze)
 guesses   takes what the gateway does not know for what will never be: fails orders whose events are on their way
           (`relay/kafka.produce`: freeze)
 """

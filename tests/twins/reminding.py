@@ -41,7 +41,7 @@ REMIND = """
         payload = (payload::jsonb || jsonb_build_object('event_id', new.id))::json
     from gen_random_uuid() as new (id) where order_id = %s and published_at is not null
 """
-SETTLE = "update orders set state = 'paid' where order_id = %s"
+SETTLE = "update orders set state = 'confirmed' where order_id = %s"
 
 
 class OneAttempt(InboxOutsideTransaction):

@@ -1,10 +1,11 @@
 """POST /orders over HTTP.
 
-`{"customer_id", "amount", "currency"}` with an Idempotency-Key header is answered with 202 and `{"order_id", "state"}`
-once order and event are durable; the same key gets the same answer. A refusal is a problem document (`problems`) and
-leaves no trace: 400 no key or no JSON, 409 the key is in use this moment, 413 too large, 415 not `application/json`,
-422 not an order or a key used for another one. 503 with Retry-After means that Postgres is away and the outcome
-unknown: asking again *with the same key* is always safe. A key does not expire. A `traceparent` goes with the event.
+`{"customer_id", "sku", "quantity", "amount", "currency"}` with an Idempotency-Key header is answered with 202 and
+`{"order_id", "state"}` once order and event are durable; the same key gets the same answer. A refusal is a problem
+document (`problems`) and leaves no trace: 400 no key or no JSON, 409 the key is in use this moment, 413 too large, 415
+not `application/json`, 422 not an order or a key used for another one. 503 with Retry-After means that Postgres is away
+and the outcome unknown: asking again *with the same key* is always safe. A key does not expire. A `traceparent` goes
+with the event.
 
 Source of the rules for keys: draft-ietf-httpapi-idempotency-key-header-06. It has them quoted; a bare one, as most
 clients send, is the same key.

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from uuid import uuid4
 
+import msgspec
 from psycopg.errors import LockNotAvailable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,13 +38,18 @@ EVENT = """
 """
 
 
+# Postgres cannot store NUL, and nobody wants the other control characters in a log.
+_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class NewOrder(BaseModel):
     """The body of POST /orders. Strict: "12" is no amount, true is no amount, and an unknown member is a mistake."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    # Postgres cannot store NUL, and nobody wants the other control characters in a log.
-    customer_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    customer_id: _Name
+    sku: _Name
+    quantity: Annotated[int, Field(gt=0, lt=2**31)]
     amount: Annotated[int, Field(gt=0, le=10**12)]  # minor units: 1999 with EUR is 19.99 euros
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
@@ -131,8 +137,8 @@ async def record(connection: AsyncConnection, asked: Placement) -> str:
         raise Problem(HTTPStatus.CONFLICT, "Wait for it, or ask again soon.", errors=errors) from busy
     if remembered.rowcount == 0:
         return await _recall(connection, key, order)
-    placed = OrderPlaced(event_id=uuid4(), type="order.placed", order_id=order_id, seq=1, **order.model_dump())
-    event = placed.model_dump() | {"payload": placed.model_dump_json(), "traceparent": traceparent}
+    placed = OrderPlaced(event_id=uuid4(), order_id=order_id, seq=1, **order.model_dump())
+    event = msgspec.to_builtins(placed) | {"payload": msgspec.json.encode(placed).decode(), "traceparent": traceparent}
     await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
     await connection.execute(EVENT, event)
     checkpoint("order.inserted")
