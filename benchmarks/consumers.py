@@ -56,8 +56,8 @@ PATIENCE_S = 120.0
 SKUS = 100
 SOME_STOCK = "insert into stock select 'sku-' || n, 1000000000 from generate_series(0, %s - 1) n"
 SOME_ORDERS = """
-    insert into orders (order_id, customer_id, amount, currency, payment, stock)
-    select %s || n, 'c-1', 1999, 'EUR', case n %% 2 when 0 then %s end, case n %% 2 when 0 then %s end
+    insert into orders (order_id, customer_id, sku, quantity, amount, currency, payment, stock)
+    select %s || n, 'c-1', 'sku-1', 1, 1999, 'EUR', case n %% 2 when 0 then %s end, case n %% 2 when 0 then %s end
     from generate_series(0, %s - 1) n
 """
 CHARGED, RESERVED = ("charged", None), (None, "reserved")

@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 ORDERS, PARTITIONS, PER_TRANSACTION = 3_000, 3, 1_000
 PATIENCE_S = 120.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+WANTED = {"customer_id": "c-1", "sku": "sku-1", "quantity": 1, "amount": 1999, "currency": "EUR"}
 SOME_ORDERS = """
-    insert into orders (order_id, customer_id, amount, currency)
-    select 'order-' || n, 'c-1', 1999, 'EUR' from generate_series(0, %s - 1) n
+    insert into orders
+    select 'order-' || n, 'c-1', 'sku-1', 1, 1999, 'EUR' from generate_series(0, %s - 1) n
 """
 SOME_EVENTS = """
     insert into outbox (event_id, order_id, seq, type, payload, traceparent)
@@ -242,7 +243,7 @@ def place_steadily(lane: Lane, per_s: float, count: int) -> dict[str, float]:
             event = {"event_id": str(uuid4()), "order_id": str(uuid4()), "seq": 1, "type": "order.placed"}
             row = event | {"payload": json.dumps(event), "traceparent": TRACEPARENT}
             time.sleep(max(0.0, began + number / per_s - time.monotonic()))
-            connection.execute(ORDER, [event["order_id"], "c-1", 1999, "EUR"])
+            connection.execute(ORDER, WANTED | event)
             connection.execute(EVENT, row)
             placed[str(event["event_id"])] = time.monotonic()
             connection.commit()

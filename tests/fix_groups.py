@@ -26,7 +26,7 @@ STOCK = 3
 
 DELIVERED = "create table delivered (sku text primary key, quantity bigint not null)"
 STOCK_UP = "with goods as (insert into delivered values (%s, %s) returning *) insert into stock select * from goods"
-ORDER = "insert into orders (order_id, customer_id, amount, currency, payment) values (%s, 'c-1', 1999, 'EUR', %s)"
+ORDER = "insert into orders values (%s, 'c-1', 'sku-1', 1, 1999, 'EUR', default, %s)"
 PLACED = """
     insert into outbox (event_id, order_id, seq, type, payload) values (%s, %s, 1, 'order.placed', %s)
 """

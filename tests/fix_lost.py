@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from chaos import Run, Session
 
 ORDER = """
-    insert into orders (order_id, customer_id, amount, currency, created_at)
-    values (%s, 'c-1', %s, 'EUR', now() - make_interval(secs => %s))
+    insert into orders (order_id, customer_id, sku, quantity, amount, currency, created_at)
+    values (%s, 'c-1', %s, %s, %s, 'EUR', now() - make_interval(secs => %s))
 """
 STOCK_KNOWN = "select 1 from orders where order_id = %s and stock is not null"
 AN_HOUR_AGO = "update orders set created_at = created_at - interval '1 hour' where order_id = any(%s)"
@@ -44,7 +44,7 @@ def place(run: Run, sku: str, quantity: int, amount: int, *, ago_s: float = 0.0,
         run.execute("insert into broken (what) values (%s)", order_id)
     event = {"event_id": event_id, "type": "order.placed", "order_id": order_id, "seq": 1, "customer_id": "c-1"}
     wanted = {"sku": sku, "quantity": quantity, "amount": amount, "currency": "EUR"}
-    run.execute(ORDER, order_id, amount, ago_s)
+    run.execute(ORDER, order_id, sku, quantity, amount, ago_s)
     run.execute(PLACED, event_id, order_id, json.dumps(event | wanted))
     run.accept(order_id)
     return order_id

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EVENTS = 3  # of each order
 PATIENCE_S = 2.0
 
-ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')"
+ORDER = "insert into orders values (%s, 'c-1', 'sku-1', 1, 1999, 'EUR')"
 ID = "select nextval(pg_get_serial_sequence('outbox', 'id'))"
 SOME = """
     insert into outbox (id, event_id, order_id, seq, type, payload) overriding system value

@@ -3,6 +3,8 @@
 create table if not exists orders (
     order_id    text primary key,
     customer_id text not null,
+    sku         text not null,
+    quantity    integer not null check (quantity > 0),
     amount      bigint not null check (amount > 0),  -- minor units: 1999 is 19.99
     currency    text not null check (length(currency) = 3),
     state       text not null default 'pending' check (state in ('pending', 'confirmed', 'failed')),

@@ -44,9 +44,9 @@ def test_an_order_is_accepted_with_its_event(api: Worker, db: psycopg.Connection
     assert (status, headers["content-type"]) == (202, JSON)
     assert reply == {"order_id": reply["order_id"], "state": "pending"}
     assert len(reply["order_id"]) == 36
-    assert db.execute("select order_id, customer_id, amount, currency, state from orders").fetchall() == [
-        (reply["order_id"], "c-1", 1999, "EUR", "pending")
-    ]
+    assert db.execute(
+        "select order_id, customer_id, sku, quantity, amount, currency, state from orders"
+    ).fetchall() == [(reply["order_id"], "c-1", "sku-1", 2, 1999, "EUR", "pending")]
     [(event, traceparent, *columns)] = db.execute(
         "select payload, traceparent, event_id::text, order_id, seq, type from outbox_pending"
     ).fetchall()

@@ -14,7 +14,7 @@ from pipeline.process.orders import PAYMENT, settle
 if TYPE_CHECKING:
     import psycopg
 
-ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')"
+ORDER = "insert into orders values (%s, 'c-1', 'sku-1', 1, 1999, 'EUR')"
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def env(lane: Lane, namespace: str, gateway: Worker) -> dict[str, object]:
 def event(db: psycopg.Connection, amount: int = 1999) -> dict[str, object]:
     """An order was placed."""
     order_id = str(uuid4())
-    insert = "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', %s, 'EUR')"
+    insert = "insert into orders values (%s, 'c-1', 'sku-1', 1, %s, 'EUR')"
     db.execute(insert, [order_id, amount])
     identity = {"event_id": str(uuid4()), "type": "order.placed", "order_id": order_id, "seq": 1}
     return identity | {"customer_id": "c-1", "amount": amount, "currency": "EUR"}

@@ -72,8 +72,8 @@ def placed(
     order_id = str(uuid4())
     event = {"event_id": str(uuid4()), "type": "order.placed", "order_id": order_id, "seq": 1}
     db.execute(
-        "insert into orders (order_id, customer_id, amount, currency, stock, created_at)"
-        " values (%s, 'c-1', %s, 'EUR', %s, now() - make_interval(secs => %s))",
+        "insert into orders (order_id, customer_id, sku, quantity, amount, currency, stock, created_at)"
+        " values (%s, 'c-1', 'sku-1', 1, %s, 'EUR', %s, now() - make_interval(secs => %s))",
         [order_id, amount, stock, ago_s],
     )
     payload = json.dumps({**event, "amount": amount, "currency": "EUR"})

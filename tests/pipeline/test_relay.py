@@ -118,7 +118,7 @@ def test_a_round_reads_what_it_takes(settings: RelaySettings, database: Database
     Relay(settings, database).publish()
     with database.connection() as connection, connection.transaction(force_rollback=True):
         connection.execute("truncate outbox, orders cascade")  # what was known of how many rows there are is forgotten
-        connection.execute("insert into orders (order_id, customer_id, amount, currency) values ('o', 'c', 1, 'EUR')")
+        connection.execute("insert into orders values ('o', 'c', 'sku-1', 1, 1, 'EUR')")
         connection.execute(
             "insert into outbox (event_id, order_id, seq, type, payload) "
             "select gen_random_uuid(), 'o', n, 'order.placed', to_json(repeat('-', 1700)) "

@@ -144,7 +144,8 @@ def place(db: psycopg.Connection, *seqs: int) -> str:
     """An order with these events in the outbox."""
     order_id = str(uuid4())
     db.execute(
-        "insert into orders (order_id, customer_id, amount, currency) values (%s, 'c-1', 1999, 'EUR')", [order_id]
+        "insert into orders values (%s, 'c-1', 'sku-1', 1, 1999, 'EUR')",
+        [order_id],
     )
     for seq in seqs:
         event = {"event_id": str(uuid4()), "type": "order.placed", "order_id": order_id, "seq": seq} | PAYLOAD

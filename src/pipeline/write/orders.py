@@ -31,7 +31,10 @@ _QUOTED = re.compile(r"\"((?:[^\\\"]|\\[\\\"])*)\"")
 
 REMEMBER = "insert into idempotency_keys (key, fingerprint, reply) values (%s, %s, %s) on conflict do nothing"
 RECALL = "select fingerprint, reply from idempotency_keys where key = %s"
-ORDER = "insert into orders (order_id, customer_id, amount, currency) values (%s, %s, %s, %s)"
+ORDER = """
+    insert into orders (order_id, customer_id, sku, quantity, amount, currency)
+    values (%(order_id)s, %(customer_id)s, %(sku)s, %(quantity)s, %(amount)s, %(currency)s)
+"""
 EVENT = """
     insert into outbox (event_id, order_id, seq, type, payload, traceparent)
     values (%(event_id)s, %(order_id)s, %(seq)s, %(type)s, %(payload)s, %(traceparent)s)
@@ -139,7 +142,7 @@ async def record(connection: AsyncConnection, asked: Placement) -> str:
         return await _recall(connection, key, order)
     placed = OrderPlaced(event_id=uuid4(), order_id=order_id, seq=1, **order.model_dump())
     event = msgspec.to_builtins(placed) | {"payload": msgspec.json.encode(placed).decode(), "traceparent": traceparent}
-    await connection.execute(ORDER, [order_id, order.customer_id, order.amount, order.currency])
+    await connection.execute(ORDER, event)
     await connection.execute(EVENT, event)
     checkpoint("order.inserted")
     return reply
