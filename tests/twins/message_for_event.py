@@ -18,6 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
+from msgspec.structs import replace
+
 from tests.thin.consumer import GroupConsumer, where
 from tests.thin.payment import Payment, run
 
@@ -34,7 +36,7 @@ class ByMessage(GroupConsumer):
 
     def process(self, message: Message, event: OrderPlaced) -> None:
         """BUG: should leave the event the id that its writer gave it."""
-        super().process(message, event.model_copy(update={"event_id": uuid5(NAMESPACE_URL, where(message))}))
+        super().process(message, replace(event, event_id=uuid5(NAMESPACE_URL, where(message))))
 
 
 class RemembersCharges(Payment):
