@@ -160,7 +160,7 @@ def test_neighbours_flow_past_what_fails(
     db: psycopg.Connection, settings: GroupSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What fails is found in a batch, tried a few times, and parked with all that comes later for its order."""
-    monkeypatch.setattr(members, "PATIENCE_S", 60)  # a batch of a slow machine would have less
+    monkeypatch.setattr(members.Member, "patience_s", 60)  # a batch of a slow machine would have less
     events = [outcome(f"o-{n % 10}", 1 + n // 10, BAD if n in {23, 28} else "c-1") for n in range(100)]
     send(settings, *events)
     with member(settings) as one:

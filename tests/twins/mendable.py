@@ -57,6 +57,12 @@ class MendableBooks(Payment):
         require_mended(connection, [event.order_id for event in events if isinstance(event, ItemPriced)])
 
 
+class Patient(member.Member):
+    """Makes each attempt that it may, however slow the machine: each charges, and has to be found by its number."""
+
+    patience_s = 60.0
+
+
 def require_mended(connection: psycopg.Connection, things: Sequence[str]) -> None:
     """Raise `ValueError` if one of them is broken."""
     for (what,) in connection.execute(BROKEN, [list(things)]):
@@ -85,7 +91,7 @@ def mails_retries() -> None:
 
 def books() -> None:
     """Run it in the place of `pipeline.process.payment:main`."""
-    member.run(MendableBooks)
+    member.run(MendableBooks, Patient)
 
 
 def books_retries() -> None:

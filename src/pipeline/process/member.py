@@ -111,6 +111,7 @@ class Member:
     """A member of the group that `handler` is named after; it reads the orders topic and the group's retry topic."""
 
     work: ClassVar = Work  # a seeded bug may have another
+    patience_s: ClassVar = PATIENCE_S
 
     def __init__(self, settings: GroupSettings, handler: Handler, stop: Stop) -> None:
         self._settings, self._handler, self._stop = settings, handler, stop
@@ -184,7 +185,7 @@ class Member:
     def _receive(self, letters: Sequence[Letter]) -> None:
         if not letters:
             return
-        self._patience = time.monotonic() + PATIENCE_S
+        self._patience = time.monotonic() + self.patience_s
         try:
             self.process(letters, self._readable(letters))
         except Unavailable as why:
