@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -204,3 +205,6 @@ def returns(
             grace=grace,
         ) as system:
             yield system
+
+
+dynamic_returns = partial(returns, dynamic=True)

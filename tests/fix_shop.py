@@ -7,6 +7,7 @@ one the card is declined, so that what was reserved is given back.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -142,3 +143,6 @@ def shop(
             within=within,
         ) as system:
             yield system
+
+
+dynamic_shop = partial(shop, dynamic=True, replicas=2, partitions=2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fix_returns import returns
+from tests.fix_returns import dynamic_returns, returns
 from tests.twins import returning
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ CRASHES = ("crash-before", "crash-after")
 BEHIND = 8.0  # seconds, after which what is lost has not come; far more than what is not lost takes
 
 
-@pytest.mark.parametrize(
-    ("make", "only"), [(returns, OURS), (partial(returns, dynamic=True), OURS[:1])], ids=["static", "dynamic"]
-)
+@pytest.mark.parametrize(("make", "only"), [(returns, OURS), (dynamic_returns, OURS[:1])], ids=["static", "dynamic"])
 def test_every_point(onecharge: Session, make: Make, only: Sequence[str]) -> None:
     """Neither the group, nor its retry worker, nor who sends letters back loses, doubles or overtakes anything.
 

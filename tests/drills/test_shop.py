@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fix_shop import shop
+from tests.fix_shop import dynamic_shop, shop
 from tests.twins import payment_twins
 
 if TYPE_CHECKING:
@@ -29,14 +28,14 @@ CHARGE = "payment/http.post[key-1]#1"
     [
         (shop, CRASHES, GROUPS),
         (shop, ["lose-reply"], ["payment/http.post"]),
-        (partial(shop, dynamic=True, replicas=2, partitions=2), CRASHES, GROUPS[:1]),
+        (dynamic_shop, CRASHES, GROUPS[:1]),
     ],
     ids=["static", "lost replies", "dynamic"],
 )
 def test_every_point(onecharge: Session, make: Make, faults: Sequence[str], only: Sequence[str]) -> None:
     """An order that is confirmed was charged once, one that has failed was given back what it was charged.
 
-    These are a few faults; `onecharge sweep tests.fix_shop:shop` has all, and takes minutes.
+    These are a few faults; `onecharge sweep tests.fix_shop:shop` (or `:dynamic_shop`) has all, in a quarter of an hour.
     """
     with onecharge.lanes(make, LANES) as lanes:
         lanes.sweep(faults=faults, only=only).require_holds()

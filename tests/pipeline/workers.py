@@ -34,6 +34,7 @@ MAINS = {
     "watch": "pipeline.publish.watch:main",
     "never_confirms": "tests.twins.never_confirms:main",
     "payment": "pipeline.process.payment:main",
+    "thin": "tests.thin.payment:main",
     "reconcile": "pipeline.reconcile:main",
     "gateway": "pipeline.gateway.server:main",
 }
