@@ -192,6 +192,7 @@ def serve(app: Starlette, port: int) -> None:
         log_config=None,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=75,  # the default, 5 s, hangs up on clients that are about to ask again
         timeout_graceful_shutdown=3,
     )
 
