@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
     from chaos import Lane
 
+# A process that is started there finds what this one does.
+HERE = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
 PATIENCE_S = 120.0
 SKUS = 100
 SOME_STOCK = "insert into stock select 'sku-' || n, 1000000000 from generate_series(0, %s - 1) n"
@@ -145,7 +147,7 @@ def by_a_member(lane: Lane, events: int, main: Callable[[], object], group: str,
 
     env |= {"DATABASE_URL": lane.postgres, "KAFKA_BOOTSTRAP_SERVERS": lane.kafka, "NAMESPACE": lane.name}
     argv = [sys.executable, "-c", f"from {main.__module__} import {main.__name__} as main; main()"]
-    worker = lane.supervisor.spawn(group, argv, env={**env, "PATH": os.environ["PATH"]})
+    worker = lane.supervisor.spawn(group, argv, env={**env, **HERE})
     wait = partial(wait_until, deadline=Deadline(PATIENCE_S), every=0.1, logs=[worker.log])
     first = wait("the member to begin", done)
     process = psutil.Process(worker.pid)

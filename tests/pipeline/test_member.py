@@ -384,7 +384,8 @@ def test_nothing_malformed_ends_a_member(db: psycopg.Connection, settings: Group
     known = {letter.value() for letter in letters(settings)}
     rows = db.execute("select value from parked_events").fetchall()
     known |= {bytes(value) for (value,) in rows}
-    left = [json.loads(value) for value in odd if value not in known]
+    # Nobody reads the names in what is passed over, so these need not be text.
+    left = [json.loads(value.decode(errors="replace")) for value in odd if value not in known]
     done = {event_id for (event_id,) in db.execute("select event_id::text from inbox").fetchall()}
     handled = [one for one in left if one["type"] in {"order.confirmed", "order.failed"}]
     assert {str(UUID(one["event_id"])) for one in handled} <= done
