@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,3 +84,13 @@ def test_what_is_no_request_leaves_no_trace(
     status, told = post(gateway, path, key, **changed)
     assert (status, list(told)) == (400, ["error"])
     assert (tmp_path / "charges.jsonl").read_text() == (tmp_path / "charges.refunds.jsonl").read_text() == ""
+
+
+@pytest.mark.slow
+def test_a_quiet_connection_is_kept(gateway: Worker) -> None:
+    """Whoever asks every few seconds is not hung up on just then; uvicorn alone hangs up after five."""
+    with closing(HTTPConnection("127.0.0.1", int(str(gateway.port)), timeout=20)) as connection:
+        connection.request("GET", "/refunds?order_id=o-1")
+        connection.getresponse().read()
+        hung_up, _, _ = select.select([connection.sock], [], [], 7)
+    assert not hung_up
