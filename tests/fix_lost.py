@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from chaos import System, Worker, group_drained
+from chaos import System, Worker, group_drained, no_rows
 from pipeline import reconcile
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.process import inventory, notification
@@ -34,6 +34,8 @@ ORDER = """
 STOCK_KNOWN = "select 1 from orders where order_id = %s and stock is not null"
 AN_HOUR_AGO = "update orders set created_at = created_at - interval '1 hour' where order_id = any(%s)"
 MAILED = "select 1 from mails where order_id = %s"
+# What is mended and was not sent back. Where the reconciler was first nothing else waits for the operator.
+NOT_SENT_BACK = "(select from broken where mended offset (select count(*) from replays)) as not_sent_back"
 OVERDUE_S = 60.0  # far more than any drill takes
 
 
@@ -129,7 +131,7 @@ def lost_confirmations(
                 Worker("reconcile", reconciler, env=common | overdue),
             ],
             workload=workload,
-            settled=[*books.settled, group_drained("{lane}.payment", "retry.payment")],
+            settled=[no_rows(NOT_SENT_BACK), *books.settled, group_drained("{lane}.payment", "retry.payment")],
             invariants=books.invariants,
             within=within,
             grace=grace,
