@@ -62,6 +62,7 @@ def main() -> None:
         lines: list[bytes] = []
         while True:
             frame = stream.receive(WAIT_S)
+            confirmed = stream.confirmed
             change = None if frame is None or isinstance(frame, Keepalive) else decoder.decode(frame.message)
             if isinstance(change, Insert):
                 lines.append(line(change))
@@ -72,7 +73,8 @@ def main() -> None:
                 stream.confirm(change.end_lsn)
             elif isinstance(frame, Keepalive) and not lines:
                 stream.confirm(frame.end_lsn)
-            if not isinstance(change, Insert):
+            # A report is answered by a keepalive: who reports at each of those never rests.
+            if frame is None or stream.confirmed > confirmed:
                 stream.report()
 
 
