@@ -8,7 +8,7 @@ inventory_to_pgbench         the ratio, within each round
 payment_events_per_s         likewise, by a member of the payment group, with a gateway that syncs each charge to disk
 naive_payment_events_per_s   the same backlog by a loop of one event at a time, which gives the same guarantees: charge,
                              COMMIT, offset
-payment_to_naive             the ratio
+payment_to_naive             the ratio, within each round
 restart_ms                   from SIGKILL to the first COMMIT of the member that takes its place: a static one, forked
                              from a warm parent, events waiting; median
 
@@ -48,7 +48,7 @@ from tests.fix_pipeline import SCHEMA
 from tests.thin import payment as naive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chaos import Lane
 
@@ -188,9 +188,7 @@ def payments(session: Session, count: int, events: int) -> dict[str, float]:
     for number in range(count):
         for name in list(arms) if number % 2 == 0 else reversed(arms):
             found[name].append(charged(session, events, arms[name]))
-    figures = {name: statistics.median(values) for name, values in found.items()}
-    ratio = figures["payment_events_per_s"] / figures["naive_payment_events_per_s"]
-    return figures | {"payment_to_naive": ratio}
+    return medians(found) | {"payment_to_naive": ratio(*found.values())}
 
 
 def rounds(session: Session, count: int, events: int) -> dict[str, float]:
@@ -205,9 +203,17 @@ def rounds(session: Session, count: int, events: int) -> dict[str, float]:
                     continue
                 for what, value in reserved(lane, events)._asdict().items():
                     found.setdefault(f"inventory_{what}", []).append(value)
-    ratios = [one / other for one, other in zip(*(found[name] for name in RATIO), strict=True)]
-    figures = {name: statistics.median(values) for name, values in found.items()}
-    return figures | {"inventory_to_pgbench": statistics.median(ratios)}
+    return medians(found) | {"inventory_to_pgbench": ratio(*(found[name] for name in RATIO))}
+
+
+def medians(found: dict[str, list[float]]) -> dict[str, float]:
+    """One figure for each arm."""
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """How they compare within a round: these machines are as fast as their neighbours let them, by the minute."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
 def restarts_ms(session: Session, count: int) -> list[float]:
@@ -227,7 +233,7 @@ def restarts_ms(session: Session, count: int) -> list[float]:
 def main() -> None:
     """Measure and report."""
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often a backlog is handled (default: 3)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often a backlog is handled (default: 7)")
     parser.add_argument("--events", type=int, default=50_000, help="how long it is (default: 50,000)")
     parser.add_argument("--charges", type=int, default=3_000, help="how long that of payment is (default: 3,000)")
     parser.add_argument("--restarts", type=int, default=20, help="how often a member is killed (default: 20)")
