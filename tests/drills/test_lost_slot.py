@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -22,6 +23,7 @@ from pipeline.publish.watch import State, state
 from pipeline.runtime import Unavailable
 from pipeline.settings import CdcSettings
 from tests.fix_pipeline import SCHEMA
+from tests.fix_slot import dropped
 from tests.lines import Series, page
 from tests.pipeline.slots import carry_until, committed
 from tests.pipeline.workers import place, starting
@@ -55,7 +57,7 @@ def settings(tmp_path: Path) -> Iterator[CdcSettings]:
         try:
             yield settings
         finally:
-            lane.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active")
+            wait_until("the slot to be free", partial(dropped, lane, settings.slot), Deadline(PATIENCE_S))
 
 
 class Customers(threading.Thread):

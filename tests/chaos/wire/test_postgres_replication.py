@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import struct
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from chaos.waiting import Deadline, wait_until
 from tests.chaos.wire.pg_client import COPY_DONE, Client, data, query, tags
 from tests.chaos.wire.pg_effects import COMMIT, INSERT, RESET, SCHEMA, WRITE
 from tests.chaos.wire.pg_rig import effects, seen_by
-from tests.chaos.wire.rig import Rig
+from tests.chaos.wire.rig import WITHIN_S, Rig
+from tests.fix_slot import dropped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +52,7 @@ def slot(rig: Rig) -> Iterator[str]:
     name = f"slot_{rig.lane.name}"
     rig.lane.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
     yield name
-    rig.lane.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+    wait_until("the slot to be free", partial(dropped, rig.lane, name), Deadline(WITHIN_S))  # its client has just gone
 
 
 def status(flushed: int) -> bytes:
