@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chaos.errors import ChaosError
@@ -47,6 +48,7 @@ _PLUGIN = "test_decoding"
 _SLOT_S = 10
 _READ_S = 10.0
 _PATIENCE_S, _AGAIN_S = 0.5, 0.05
+_AT_ONCE = 8
 _SOME = 3  # of many holes of a kind
 
 
@@ -234,20 +236,15 @@ class Audit:
         lane = self._lane
         if not (lane.kafka and lane.topics):
             return {}
-        kafka = confluent_kafka()
         partitions = [one for topic in lane.topics for one in lane.partitions(topic)]
-        committed: dict[tuple[str, str], int] = {}
-        for group in [one.group_id for one in lane.kafka_admin.list_consumer_groups().result().valid]:
-            request = kafka.ConsumerGroupTopicPartitions(group, partitions)
-            [answered] = lane.kafka_admin.list_consumer_group_offsets([request]).values()
-            try:
-                places = {f"{one.topic}/{one.partition}": one.offset for one in answered.result().topic_partitions}
-            except kafka.KafkaException as error:
-                if error.args[0].code() != kafka.KafkaError.GROUP_ID_NOT_FOUND:  # it has just been deleted
-                    raise
-            else:
-                committed |= {(group, place): offset for place, offset in places.items() if offset >= 0}
-        return committed
+        groups = [one.group_id for one in lane.kafka_admin.list_consumer_groups().result().valid]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # who was not asked yet has to find its coordinator first
+            told = dict(zip(groups, pool.map(lambda group: lane.committed(group, partitions), groups), strict=True))
+        return {
+            (group, f"{topic}/{number}"): offset
+            for group, places in told.items()
+            for (topic, number), offset in places.items()
+        }
 
     def _odd_offsets(self, commits: dict[tuple[str, str], int]) -> Iterator[str]:
         explained = set(self._explained("offset:"))

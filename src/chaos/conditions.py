@@ -5,6 +5,7 @@ Texts may contain the lane's placeholders (`chaos.lane`): ``group_drained("{lane
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,25 @@ class Condition:
 
     name: str
     outstanding: Callable[[Lane], str]
+
+
+_REFRESH_S = 1.0
+# What a Kafka says that has just come back, or was away for a while: who leads or coordinates is changing.
+PASSING = (
+    "BROKER_NOT_AVAILABLE",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+    "COORDINATOR_NOT_AVAILABLE",
+    "FENCED_LEADER_EPOCH",
+    "LEADER_NOT_AVAILABLE",
+    "NOT_COORDINATOR",
+    "NOT_LEADER_FOR_PARTITION",
+    "OFFSET_NOT_AVAILABLE",
+    "REQUEST_TIMED_OUT",
+    "UNKNOWN_LEADER_EPOCH",
+    "_NOENT",  # no leader is known
+    "_TIMED_OUT",
+    "_WAIT_COORD",
+)
 
 
 def no_rows(relation: str) -> Condition:
@@ -47,17 +67,18 @@ def group_drained(group: str, topic: str) -> Condition:
         kafka = confluent_kafka()
         partitions = lane.partitions(topic)
         latest = dict.fromkeys(partitions, kafka.admin.OffsetSpec.latest())
-        request = kafka.ConsumerGroupTopicPartitions(lane.fill(group), partitions)
         answers = lane.kafka_admin.list_offsets(latest)
-        [answered] = lane.kafka_admin.list_consumer_group_offsets([request]).values()
         try:
             ends = {partition.partition: end.result().offset for partition, end in answers.items()}
-            committed = {one.partition: max(one.offset, 0) for one in answered.result().topic_partitions}
+            committed = lane.committed(lane.fill(group), partitions)
         except kafka.KafkaException as error:
-            if error.args[0].code() == kafka.KafkaError.GROUP_ID_NOT_FOUND:
-                return f"group {lane.fill(group)} does not exist yet"
+            told = error.args[0]
+            if told.code() in {getattr(kafka.KafkaError, name) for name in PASSING}:
+                with contextlib.suppress(kafka.KafkaException):  # the client goes by what it knew of leaders, for ever
+                    lane.kafka_admin.list_topics(timeout=_REFRESH_S)
+                return f"group {lane.fill(group)}: Kafka says {told.str()!r}"
             raise
-        behind = {number: end - committed.get(number, 0) for number, end in ends.items()}
+        behind = {number: end - committed.get((lane.topics[topic], number), 0) for number, end in ends.items()}
         behind = {number: lag for number, lag in behind.items() if lag}
         same, before = behind == before, dict(behind)
         if same and behind:

@@ -156,11 +156,25 @@ class Lane:
 
     @property
     def kafka_admin(self) -> Any:
-        """A client for administration of the lane's cluster."""
+        """A client for administration of the lane's cluster. Ask `committed` where groups stand."""
+        return self._cluster.admin
+
+    def committed(self, group: str, partitions: Sequence[Any]) -> dict[tuple[str, int], int]:
+        """Where a consumer group stands, by topic and number of the partition; nothing where it has committed nothing.
+
+        `partitions` are `confluent_kafka.TopicPartition`.
+
+        Raises:
+            confluent_kafka.KafkaException: the cluster does not know now, or does not answer in time.
+        """
+        return self._cluster.committed(group, partitions)
+
+    @property
+    def _cluster(self) -> Kafka:
         if self._kafka is None:
             msg = f"lane {self.name} has no Kafka: name its topics when you make it"
             raise ChaosError(msg)
-        return self._kafka.admin
+        return self._kafka
 
     def partitions(self, topic: str) -> list[Any]:
         """All partitions of the lane's topic with that short name, as `confluent_kafka.TopicPartition`."""
@@ -202,7 +216,7 @@ class Lane:
         """
         reports: list[Any] = []
         if self._producer is None:
-            self.kafka_admin  # noqa: B018 - says what is missing where there is no Kafka
+            self._cluster  # noqa: B018 - says what is missing where there is no Kafka
             settings = {
                 "bootstrap.servers": self.kafka,
                 "linger.ms": 0,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from chaos import group_drained
+from chaos import Condition, Session, group_drained
+from chaos.conditions import PASSING
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from chaos import Lane, Session
+    from chaos import Lane
 
 PATIENCE_S = 10.0
+FROZEN_S = 2.0  # longer than the broker's session with the controller, which is 1 s
+WATCHED_S = 2.0
 
 
 @pytest.fixture
@@ -90,6 +98,48 @@ def test_a_transaction_under_way_may_bring_messages(lane: Lane, producer: Produc
     assert "2 messages behind" in outstanding(lane)
     producer.commit_transaction(PATIENCE_S)
     wait_until_behind(lane, 3)
+
+
+def test_a_broker_comes_back(tmp_path: Path) -> None:
+    """Behind a freeze a broker changes who coordinates groups: nobody is drained meanwhile, and nothing breaks.
+
+    Where a client for administration is asked instead, this ends the process with a segmentation fault, every other
+    time: what it takes is one answer within a few milliseconds.
+    """
+    with Session(tmp_path / "own") as session, session.lane(topics={"t": 1}) as lane, ThreadPoolExecutor(8) as pool:
+        lane.produce("t", b"x")
+        drained = group_drained("{lane}.g", "t")
+        [broker] = [process for process in session.supervisor.processes if process.name == "kafka"]
+        for _ in range(3):
+            until = time.monotonic() + FROZEN_S + WATCHED_S
+            asking = [pool.submit(ask, lane, f"{lane.name}.{number}", until) for number in range(7)]
+            looking = pool.submit(look, drained, lane, until)
+            os.kill(broker.pid, signal.SIGSTOP)
+            time.sleep(FROZEN_S)
+            os.kill(broker.pid, signal.SIGCONT)
+            said = looking.result()
+            assert any(" 1 messages behind" in one for one in said)
+            assert all(" 1 messages behind" in one or "Kafka says" in one for one in said)
+            assert not set[str]().union(*(one.result() for one in asking)) - set(PASSING)
+
+
+def ask(lane: Lane, group: str, until: float) -> set[str]:
+    """Ask again and again where a group stands; returns the names of what Kafka objects."""
+    said = set()
+    while time.monotonic() < until:
+        try:
+            assert lane.committed(group, lane.partitions("t")) == {}
+        except KafkaException as why:
+            said.add(why.args[0].name())
+    return said
+
+
+def look(condition: Condition, lane: Lane, until: float) -> set[str]:
+    """Look again and again what is outstanding."""
+    said = set()
+    while time.monotonic() < until:
+        said.add(condition.outstanding(lane))
+    return said
 
 
 def test_rows_of_no_columns_are_rows(onecharge: Session) -> None:

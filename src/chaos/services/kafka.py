@@ -29,7 +29,7 @@ from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chaos.services.cache import Cache
     from chaos.workers.supervisor import Process, Supervisor
@@ -40,6 +40,8 @@ _OLDEST_JAVA = 17
 _CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 _ARCHIVE = "broker.jsa"
 _FIRST_RUN_S = 60.0
+_ANSWER_S = 5.0
+_MEMBERS = 16  # each has a few threads
 
 _SETTINGS = {
     "process.roles": "broker,controller",
@@ -100,6 +102,27 @@ class Kafka:
         settings = {"bootstrap.servers": self.bootstrap, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100}
         return confluent_kafka().admin.AdminClient({**settings, "log_level": 0})
 
+    @functools.cached_property
+    def _members(self) -> Callable[[str], Any]:
+        """Clients that belong to a group and join it never, by its name; the latest are kept."""
+        settings = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        return functools.lru_cache(_MEMBERS)(lambda group: confluent_kafka().Consumer({**settings, "group.id": group}))
+
+    def committed(self, group: str, partitions: Sequence[Any]) -> dict[tuple[str, int], int]:
+        """Where a group stands, by topic and number; nothing for partitions in which it has committed nothing.
+
+        The client for administration must not be asked. When a broker says that it is not the group's coordinator, as
+        it does when it was frozen or killed, that client ends the whole process in a segmentation fault (librdkafka
+        2.16, https://github.com/confluentinc/librdkafka/issues/5040).
+
+        Raises:
+            KafkaException: the cluster does not know now, or does not answer in time.
+        """
+        told = self._members(group).committed(partitions, timeout=_ANSWER_S)
+        if failed := [one.error for one in told if one.error is not None]:
+            raise confluent_kafka().KafkaException(failed[0])
+        return {(one.topic, one.partition): one.offset for one in told if one.offset >= 0}
+
     def create_topics(self, partitions: Mapping[str, int]) -> None:
         """Create topics with so many partitions each; they can be written to when this returns.
 
@@ -136,8 +159,9 @@ class Kafka:
                     raise
 
     def release(self) -> None:
-        """End the leases of its ports, and the client, which would go on calling there."""
+        """End the leases of its ports, and the clients, which would go on calling there."""
         self.__dict__.pop("admin", None)
+        self.__dict__.pop("_members", None)
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
 

@@ -13,7 +13,6 @@ import pytest
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     TopicPartition,
 )
@@ -162,9 +161,7 @@ def check_groups(lane: Lane, name: str, group: str) -> None:
     """Both ways to commit offsets have committed those behind the first two messages; nobody is left in a group."""
     groups = [group, f"{group}.transaction", *([f"{group}.consumer"] if name == "java" else [])]
     for one in groups:
-        asked = ConsumerGroupTopicPartitions(one, [TopicPartition(lane.topics["t"], 0)])
-        [offsets] = lane.kafka_admin.list_consumer_group_offsets([asked])[one].result().topic_partitions
-        assert (one, offsets.offset) == (one, 2)
+        assert (one, lane.committed(one, lane.partitions("t"))) == (one, {(lane.topics["t"], 0): 2})
     for one, described in lane.kafka_admin.describe_consumer_groups(groups).items():
         assert (one, described.result().state) == (one, ConsumerGroupState.EMPTY)
 
