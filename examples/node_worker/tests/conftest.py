@@ -1,5 +1,6 @@
 """The worker in Node, and the bank, as a system that can be drilled."""
 
+import fcntl
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -33,8 +34,10 @@ def packages(onecharge: Session) -> None:
             remedy = "Install Node.js 18 or newer, with npm, from your distribution."
             raise MissingPart(tool[0], looked_for=[f"{tool[0]} on PATH that can do `{' '.join(tool)}`"], remedy=remedy)
     locked, installed = PROJECT / "package-lock.json", PROJECT / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=PROJECT, check=True)
+    with locked.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # npm ci empties the directory, also beneath another process of pytest -n
+        if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
+            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=PROJECT, check=True)
 
 
 @pytest.fixture(scope="module", params=["node worker.js"])
