@@ -198,6 +198,8 @@ def test_what_failed_is_given_back(db: psycopg.Connection, gateway: Worker, monk
     db.execute("truncate refunds")
     monkeypatch.setenv("GATEWAY_URL", f"http://127.0.0.1:{gateway.port}")
     paid, back, declined = priced(), priced(5), priced(DECLINED_AMOUNT)
+    for one in (paid, back, declined):
+        db.execute("insert into orders values (%s, 'c-1', 'sku-1', 1, %s, 'EUR')", [one.order_id, one.amount])
     payment = Payment()
     with closing(payment.gateway):
         payment.effect(db, [paid, back, declined, failed(back)])

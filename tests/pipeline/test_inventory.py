@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from pipeline.events import Failed, ItemOrdered
 from pipeline.process.inventory import Inventory
-from pipeline.process.orders import PAYMENT, settle
-
-if TYPE_CHECKING:
-    import psycopg
+from pipeline.process.orders import PAYMENT, Unseen, settle
 
 ORDER = "insert into orders values (%s, 'c-1', 'sku-1', 1, 1999, 'EUR')"
 
@@ -100,3 +97,15 @@ def test_who_completes_the_picture_writes_the_outcome(shop: psycopg.Connection) 
         "o-2": "failed",
         "o-3": "failed",
     }
+
+
+def test_an_order_that_cannot_be_seen_yet(shop: psycopg.Connection) -> None:
+    """Is an error, and nothing is decided, so that the event is tried again: the log may bring it before its commit."""
+    event = ItemOrdered(event_id=uuid4(), order_id="o-1", seq=1, sku="plenty", quantity=1)
+    with psycopg.connect(shop.info.dsn) as writer:
+        writer.execute(ORDER, ["o-1"])
+        with pytest.raises(Unseen, match="0 of 1 orders"), shop.transaction():
+            Inventory().effect(shop, [event])
+        assert states(shop) == {}
+    Inventory().effect(shop, [event])
+    assert states(shop) == {"o-1": "reserved"}

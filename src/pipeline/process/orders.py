@@ -3,6 +3,9 @@
 An order is confirmed when it is charged and its goods are reserved, and has failed when it is known that one of them
 will not be. The outcome is an event of the order's, in the transaction that has decided it. The order's row is locked
 first, in the order of ids: so one of two groups is the second, and sees what the first has said.
+
+An event may be here before its order can be seen: a commit is in the log, and sent by whoever reads that, a moment
+before other transactions see it. Nobody would tell the order later, so that is an error, and the event is tried again.
 """
 
 from __future__ import annotations
@@ -36,8 +39,17 @@ OUTCOME = """
 """
 
 
+class Unseen(Exception):
+    """There is no such order, or not yet."""
+
+
 def settle(connection: psycopg.Connection, part: str, orders: Sequence[str], results: Sequence[str]) -> None:
-    """Tell each of the orders a result, as `PAYMENT` or as `STOCK`, and write the outcomes that follow."""
-    connection.execute(LOCK, [list(orders)])
+    """Tell each of the orders a result, as `PAYMENT` or as `STOCK`, and write the outcomes that follow.
+
+    Raises:
+        Unseen: not all of them are there.
+    """
+    if (seen := connection.execute(LOCK, [list(orders)]).rowcount) < len({*orders}):
+        raise Unseen(f"{seen} of {len({*orders})} orders can be seen, of which the first is {orders[0]!r}")
     connection.execute(part, [list(orders), list(results)])
     connection.execute(OUTCOME, [list(orders)])
