@@ -21,7 +21,7 @@ pytestmark = pytest.mark.drills
 LANES = 2
 FAULTS = ("crash-before", "crash-after", "lose-request", "lose-reply", "freeze")
 FIRST = "operator/kafka.produce[key-2]#1:freeze=held,1"  # the reconciler is, while the event is not sent back
-LATE = "relay/kafka.produce[key-20]#1:freeze=held,0.5"  # the last order's event is on its way for a while
+LATE = "relay/kafka.produce[key-20]#1:freeze=held,2"  # the last order's event is on its way for a while
 
 
 def test_every_point(onecharge: Session) -> None:
