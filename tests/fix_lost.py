@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from chaos import System, Worker, group_drained, no_rows
+from chaos.waiting import Deadline, wait_until
 from pipeline import reconcile
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.process import inventory, notification
 from pipeline.publish import relay as relays
 from tests.fix_groups import PLACED, STOCK, STOCK_UP
 from tests.fix_pipeline import SCHEMA
-from tests.fix_returns import GIVEN_UP, MEND, see
+from tests.fix_returns import GIVEN_UP, MEND, PATIENCE_S, see
 from tests.fix_shop import AMOUNT, GROUPS, keep_books
 from tests.twins import mendable
 
@@ -32,12 +34,12 @@ ORDER = """
     values (%s, 'c-1', %s, %s, %s, 'EUR', now() - make_interval(secs => %s))
 """
 STOCK_KNOWN = "select 1 from orders where order_id = %s and stock is not null"
-AN_HOUR_AGO = """
-    update orders set created_at = created_at - interval '1 hour' where order_id = %s returning clock_timestamp()
-"""
+AN_HOUR_AGO = "update orders set created_at = created_at - interval '1 hour' where order_id = %s"
+NOW = "select clock_timestamp()"
+# The reconciler begins a round every 20 ms; its last statement is as old as that.
 LOOKED = """
-    select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-    and position('has parked it' in query) > 0 and query_start > %s
+    select from pg_stat_activity
+    where datname = current_database() and application_name = 'reconcile' and query_start > %s
 """
 MAILED = "select 1 from mails where order_id = %s"
 # What is mended and was not sent back. Where the reconciler was first nothing else waits for the operator.
@@ -68,8 +70,10 @@ def lose(run: Run, sku: str, quantity: int, amount: int) -> str:
 
 def come_after_all(run: Run, order_id: str) -> None:
     """The order is overdue, which the reconciler has seen; while it asks about it, the books are mended."""
-    [(at,)] = run.execute(AN_HOUR_AGO, order_id)
-    see(run, LOOKED, at)
+    run.execute(AN_HOUR_AGO, order_id)
+    [(at,)] = run.execute(NOW)
+    looked = partial(run.execute, LOOKED, at)
+    wait_until("the reconciler to look", lambda: bool(looked()), Deadline(PATIENCE_S), every=0.005)
     run.execute(MEND, order_id)
 
 
@@ -124,7 +128,7 @@ def lost_confirmations(
         books = keep_books(lane)
         common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": books.gateway}
         patience = {"RETRY_GROUP": "payment", "RETRY_BUDGET": "5", "RETRY_PAUSE_S": "0.01", "RETRY_INTERVAL_S": "0.02"}
-        overdue = {"RECONCILE_AFTER_S": str(OVERDUE_S), "RECONCILE_INTERVAL_S": "0.02"}
+        overdue = {"RECONCILE_AFTER_S": str(OVERDUE_S), "RECONCILE_INTERVAL_S": "0.02", "PGAPPNAME": "reconcile"}
 
         def member(name: str, main: Callable[[], object]) -> Worker:
             return Worker(name, main, env={**common, "GROUP_INSTANCE_ID": name})

@@ -75,10 +75,10 @@ def place(run: Run, sku: str) -> str:
     return order_id
 
 
-def see(run: Run, query: str, *parameters: object) -> None:
+def see(run: Run, query: str, order_id: str) -> None:
     """Wait until the query finds something, or for long enough: what is lost is for others to judge."""
     with contextlib.suppress(NotInTime):
-        wait_until(query, lambda: bool(run.execute(query, *parameters)), Deadline(PATIENCE_S), every=0.005)
+        wait_until(query, lambda: bool(run.execute(query, order_id)), Deadline(PATIENCE_S), every=0.005)
 
 
 def place_three(run: Run) -> None:
