@@ -151,6 +151,11 @@ class Run:
         self._system, self._armed, self._deadline = system, armed, deadline
         self._aliases: dict[str, str] = {}
 
+    @property
+    def history(self) -> list[history.Event]:
+        """What has happened so far, as the harness was told of it. A workload may wait for what it needs."""
+        return [*self._armed.history]
+
     def new_key(self) -> str:
         """A key that nobody has used: text of fixed width."""
         key = uuid.uuid4().hex

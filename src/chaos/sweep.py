@@ -170,7 +170,7 @@ class Sweep(Result):
 
     @property
     def merged(self) -> dict[str, str]:
-        """By point: the one whose crash-before stands for its crash-after as well."""
+        """For each point the one whose crash-before stands for its crash-after as well."""
         after = (Fault.parse(f"{point}:{CRASH_AFTER}") for point in self.selected)
         merged = (one.point for one in after if _elsewhere(self.recording, self.selected, self.faults, one))
         return {point: self.recording.same[point] for point in merged}

@@ -19,9 +19,9 @@ from chaos import (
     nothing_lost,
     one_effect_per_key,
 )
-from chaos.history import Arrived, Asked
+from chaos.history import Arrived, Asked, Began
 from chaos.schedule import Schedule
-from chaos.waiting import Deadline
+from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
 from tests.chaos import odd_workers
 
@@ -177,6 +177,23 @@ def test_key_that_no_ledger_knows(onecharge: Session) -> None:
         verdict = system.drill(DONE)
     assert verdict.status == "unknown"
     assert "no ledger has a record" in verdict.reasons[0]
+
+
+def test_a_workload_waits_for_what_has_happened(onecharge: Session) -> None:
+    """It sees its own worker come to a point, and may go on from there; what it does with what it sees is its own."""
+    seen = []
+
+    def workload(run: Run) -> None:
+        one_job(run)
+        wait_until("the worker to be done", lambda: "w~0/w.done#1" in map(str, run.history), Deadline(10))
+        seen.extend(run.history)
+        run.history.clear()
+
+    with queue(onecharge, odd_workers.correct, workload=workload) as system:
+        verdict = system.drill()
+    verdict.require_holds()
+    assert isinstance(seen[0], Began)
+    assert {*seen} < {*verdict.history}
 
 
 def test_ledger_that_shrinks(onecharge: Session) -> None:
