@@ -1,6 +1,7 @@
 """`python -m pipeline WORKER`: run one worker until SIGTERM; `slot` ends when the slot is made.
 
-Settings come from the environment. `python -m pipeline replay GROUP` sends dead letters back; `--help` says which.
+Settings come from the environment. For people there are `up` (all of it, on this machine), `gauges` (what is trouble),
+`replay GROUP` (dead letters go back) and `rewind GROUP` (it begins anew), each with `--help`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ WORKERS = {
     "notification": "pipeline.process.notification",
     "retry": "pipeline.process.retry",
     "reconcile": "pipeline.reconcile",
+    "display": "pipeline.display.page",
+    "observe": "pipeline.observe.exporter",
+    "operator": "pipeline.display.operators",
     "gateway": "pipeline.gateway.server",
 }
-TOOLS = {"replay": "pipeline.quarantine.replay"}  # for people, with options
+TOOLS = {
+    "replay": "pipeline.quarantine.replay",
+    "rewind": "pipeline.process.rewind",
+    "gauges": "pipeline.observe.look",
+    "up": "pipeline.up",
+}  # for people, with options
 
 
 def main() -> None:

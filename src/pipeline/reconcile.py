@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from psycopg.errors import LockNotAvailable
 
 from pipeline.gateway_client import Asked, Refused
+from pipeline.observe.logs import about
 from pipeline.process import inbox
 from pipeline.process.payment import Payment
 from pipeline.quarantine.parking import Parking
 from pipeline.route.topics import full_name
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import ReconcileSettings, load
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Reconciler:
                 self._payment.keep(connection, [asked], [charged])
                 connection.execute(RECORD, [order.order_id, found])
                 self._parking.hurry(connection, order.order_id)
-            log.warning("Order %s, pending since %s, was %s: told by the gateway.", order.order_id, order.since, found)
+            said = about(order.order_id, event_id)
+            log.warning("Pending since %s, it was %s: told by the gateway.", order.since, found, extra=said)
 
     def key(self, order: Overdue) -> str:
         """That by which the payment group charges it."""
@@ -147,7 +149,7 @@ class Reconciler:
 
 def run(reconciler: type[Reconciler] = Reconciler) -> None:
     """Reconcile until SIGTERM. The argument is for variations on it, such as seeded bugs."""
-    log_to_stderr("reconcile")
+    begin("reconcile")
     stop, outage = Stop(), Outage("Orders stay pending; trying again")
     settings = load(ReconcileSettings)
     one = reconciler(settings)

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import uvicorn
@@ -24,6 +24,9 @@ import uvicorn.loops.uvloop  # these three are what uvicorn would otherwise impo
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pipeline.observe.logs import log_to_stderr
+from pipeline.observe.process import expose, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +44,14 @@ REMINDER_S = 5.0
 # of; the frozen one's session is ended by Postgres, and when it wakes it finds itself rolled back.
 DEADLINES = "-c lock_timeout=3s -c idle_in_transaction_session_timeout=15s"
 
+# A network that swallows everything says nothing; by default one waits for hours.
+SILENCE: dict[str, Any] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
 
 # What says that Postgres is away, or too busy with somebody else, and nothing about what it was asked.
 AWAY = (psycopg.OperationalError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
@@ -78,17 +89,18 @@ class Outage:
     """Tells that something is away and what happens meanwhile, reminds every few seconds, tells when it is over."""
 
     def __init__(self, meanwhile: str) -> None:
-        self._meanwhile = meanwhile
-        self._since: float | None = None
+        self.meanwhile = meanwhile
+        self.since: float | None = None  # by the monotonic clock; None if nothing is away
         self._reminder = 0.0
         self._pause = FIRST_PAUSE_S
+        watch(self)
 
     def tell(self, why: object) -> None:
         """Log it, unless that was done a moment ago."""
         now = time.monotonic()
-        self._since = self._since or now
+        self.since = self.since or now
         if now >= self._reminder:
-            log.warning("%s. %s.", why, self._meanwhile)
+            log.warning("%s. %s.", why, self.meanwhile)
             self._reminder = now + REMINDER_S
 
     def wait(self, stop: Stop, why: object) -> None:
@@ -102,9 +114,9 @@ class Outage:
 
     def over(self) -> None:
         """Log that work goes on, if it had stopped."""
-        if self._since is not None:
-            log.warning("Back after %.1f s.", time.monotonic() - self._since)
-            self._since, self._reminder, self._pause = None, 0.0, FIRST_PAUSE_S
+        if self.since is not None:
+            log.warning("Back after %.1f s.", time.monotonic() - self.since)
+            self.since, self._reminder, self._pause = None, 0.0, FIRST_PAUSE_S
 
     def until(self, stop: Stop, attempt: Callable[[], object]) -> None:
         """Repeat `attempt` until it no longer raises `Unavailable`; end the process if asked to meanwhile."""
@@ -154,16 +166,7 @@ class Database:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:
-            self._connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=3,
-                options=DEADLINES,
-                keepalives_idle=3,  # a network that swallows everything says nothing; the default waits for hours
-                keepalives_interval=1,
-                keepalives_count=3,
-                tcp_user_timeout=5_000,
-            )
+            self._connection = psycopg.connect(self._url, autocommit=True, options=DEADLINES, **SILENCE)
         return self._connection
 
 
@@ -173,9 +176,14 @@ def address(url: str) -> str:
     return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
-def log_to_stderr(worker: str) -> None:
-    """One line per record, with the worker's name: several workers often share a terminal."""
-    logging.basicConfig(format=f"%(asctime)s {worker} %(levelname)s %(message)s", level=logging.INFO)
+def begin(worker: str, *, exposing: bool = True) -> None:
+    """What every worker does first: log to stderr, and tell METRICS_PORT what it does.
+
+    Not `exposing` is a tool that ends by itself: nobody scrapes it, and the port in its environment is a worker's.
+    """
+    log_to_stderr(worker)
+    if exposing:
+        expose()
 
 
 def serve(app: Starlette, port: int) -> None:

@@ -14,6 +14,7 @@ create table if not exists orders (
     created_at  timestamptz not null default now()
 );
 
+create index if not exists orders_of_customer on orders (customer_id, created_at);
 create index if not exists orders_pending on orders (created_at, order_id) where state = 'pending';
 
 -- The answer once given for a key, so that a client may ask again after a crash or a lost reply.
@@ -41,6 +42,8 @@ create table if not exists outbox (
     unique (order_id, seq)
 );
 create index if not exists outbox_unpublished on outbox (shard, id) where published_at is null;
+-- For the gauge of latency. It costs about 120 bytes of log for each outcome, and no time that could be measured.
+create index if not exists outbox_outcomes on outbox (created_at) where type in ('order.confirmed', 'order.failed');
 create or replace view outbox_pending as select * from outbox where published_at is null;
 
 -- What relays that read the log have published: everything of transactions older than this one. They mark no rows.
@@ -149,13 +152,14 @@ create table if not exists parked_events (
 );
 create index if not exists parked_events_in_order on parked_events (consumer_group, order_id, place);
 
--- Dead letters that were sent back to their group, by whom.
+-- Dead letters that were sent back to their group, or left where they are for good; by whom.
 create table if not exists replays (
     consumer_group text not null,
     origin         text not null,  -- topic[partition]@offset
     replays        integer not null,  -- for the first time, the second, ...
-    sent_at        timestamptz not null default now(),
-    sent_by        text not null default current_user,
+    fate           text not null default 'sent' check (fate in ('sent', 'left')),
+    noted_at       timestamptz not null default now(),
+    noted_by       text not null default current_user,
     primary key (consumer_group, origin, replays)
 );
 
@@ -207,3 +211,33 @@ create table if not exists refunds (
     currency    text not null,
     recorded_at timestamptz not null default now()
 );
+create index if not exists refunds_order_id on refunds (order_id);
+
+-- What the shop shows. What is left of it is in `stock`.
+create table if not exists goods (
+    sku      text primary key,
+    name     text not null,
+    price    bigint not null check (price > 0),  -- of one, in minor units
+    currency text not null check (length(currency) = 3)
+);
+
+-- What a customer is told of an order.
+create or replace view order_status as
+    select order_id, customer_id, coalesce(name, sku) as name, quantity, amount, orders.currency, state, payment, stock,
+        exists (select from refunds where refunds.order_id = orders.order_id) as refunded,
+        exists (select from reconciliations as asked where asked.order_id = orders.order_id) as looked_up,
+        created_at, extract(epoch from now() - created_at)::float8 as age_s
+    from orders left join goods using (sku);
+
+-- Pages are told which orders have changed. A notification is of less than 8000 bytes, and an order_id of 400 at most.
+create or replace function tell_pages() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('orders', string_agg(order_id, e'\x1f'))
+    from (select order_id, row_number() over () / 19 as part from changed) as told group by part;
+    return null;
+end
+$$;
+create or replace trigger orders_told after update on orders
+    referencing new table as changed for each statement execute function tell_pages();
+create or replace trigger refunds_told after insert on refunds
+    referencing new table as changed for each statement execute function tell_pages();

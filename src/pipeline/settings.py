@@ -50,6 +50,28 @@ class ApiSettings(Postgres, Listener):
     """For `pipeline.write.api`."""
 
 
+class DisplaySettings(Postgres, Listener):
+    """For `pipeline.display.page`."""
+
+    api_url: str = Field(pattern=r"^http://", description="where orders are posted to, such as http://127.0.0.1:8000")
+    api_timeout_s: float = Field(default=2, gt=0, description="seconds after which an answer is none")
+    overdue_s: float = Field(default=30, gt=0, description="seconds after which we say that we could not confirm yet")
+
+
+class ObserveSettings(Postgres, Kafka, Listener):
+    """For `pipeline.observe.exporter`."""
+
+
+class GaugesSettings(_FromEnvironment):
+    """For `pipeline.observe.look`."""
+
+    gauges_url: str = Field(pattern=r"^http://", description="of the gauges, such as http://127.0.0.1:9100/metrics")
+
+
+class OperatorSettings(GaugesSettings, Postgres, Listener):
+    """For `pipeline.display.operators`. What it starts, `pipeline.quarantine.replay`, is told the same environment."""
+
+
 class WhichRelay(_FromEnvironment):
     """For `pipeline.publish.relay`, before it knows which settings to read."""
 

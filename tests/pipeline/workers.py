@@ -30,12 +30,21 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATIENCE_S = 20.0
 MAINS = {
     "api": "pipeline.write.api:main",
+    "api_fails": "tests.twins.undocumented:fails",
+    "api_refuses": "tests.twins.undocumented:refuses",
+    "api_tells_more": "tests.twins.undocumented:tells_more",
+    "api_ignores": "tests.twins.undocumented:ignores",
     "relay": "pipeline.publish.relay:main",
     "watch": "pipeline.publish.watch:main",
     "never_confirms": "tests.twins.never_confirms:main",
     "payment": "pipeline.process.payment:main",
     "thin": "tests.thin.payment:main",
+    "inventory": "pipeline.process.inventory:main",
+    "notification": "pipeline.process.notification:main",
     "reconcile": "pipeline.reconcile:main",
+    "display": "pipeline.display.page:main",
+    "operator": "pipeline.display.operators:main",
+    "observe": "pipeline.observe.exporter:main",
     "gateway": "pipeline.gateway.server:main",
 }
 _NUMBERS = itertools.count()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from chaos.checkpoint import checkpoint
 from pipeline.process import inbox
 from pipeline.route.topics import full_name
-from pipeline.runtime import Database, Stop, log_to_stderr
+from pipeline.runtime import Database, Stop, begin
 from pipeline.settings import Billed, ConsumerSettings, load
 from tests.thin.charging import Gateway
 from tests.thin.consumer import GroupConsumer
@@ -81,7 +81,7 @@ class Payment:
 
 def run(handler: type[Payment] = Payment, consumer: type[GroupConsumer] = GroupConsumer) -> None:
     """Run a member of the payment group until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
-    log_to_stderr(handler.name)
+    begin(handler.name)
     stop = Stop()
     settings = load(PaymentSettings)
     group = full_name(settings, handler.name)

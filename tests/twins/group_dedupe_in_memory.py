@@ -25,12 +25,13 @@ done: set[UUID] = set()
 class Remembering(Work):
     """Has no inbox, and a set."""
 
-    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> None:
+    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> int:
         """BUG: should ask the inbox which of them the group has not seen."""
         new = [event for event in events if event.event_id not in done]
         if new:
             self.handler.effect(connection, new)
             done.update(event.event_id for event in new)
+        return len(new)
 
 
 class DedupeInMemory(Member):

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class Forgetful(Work):
     """Has no inbox."""
 
-    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> None:
+    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> int:
         """BUG: should ask which of them the group has not seen."""
         if given := list(events):
             self.handler.effect(connection, given)
+        return len(given)
 
 
 class NoInbox(Member):

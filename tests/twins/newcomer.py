@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 
 from chaos.waiting import Deadline, wait_until
 from pipeline.route.topics import ORDERS, consumer_config, full_name
-from pipeline.runtime import Database, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Stop, Unavailable, begin
 from pipeline.settings import ConsumerSettings, load
 from tests.thin.payment import Payment
 
@@ -37,7 +37,7 @@ def invite(run: Run, order_id: str) -> None:
 
 def main() -> None:
     """Look for invitations until SIGTERM."""
-    log_to_stderr("newcomer")
+    begin("newcomer")
     stop = Stop()
     settings = load(ConsumerSettings)
     database = Database(settings.database_url)

@@ -2,6 +2,7 @@
 
 key_per_attempt     a new key for each attempt: charged twice wherever an attempt ends behind its charge (`http.post`:
                     crash-after, lose-reply; `postgres.commit`: crash-before, lose-request)
+charges_what_comes  likewise, and has no inbox: charges twice whatever is delivered twice
 refund_on_time_out  takes an answer that did not come for a no, and the order for failed: one that was charged stays so
                     (`http.post`: lose-reply)
 outage_for_a_failure  spends an event's budget on a gateway that is away: dead letters behind an outage
@@ -20,6 +21,7 @@ from pipeline.process import retry
 from pipeline.process.member import run
 from pipeline.process.payment import Payment
 from pipeline.runtime import Unavailable
+from tests.twins.group_no_inbox import NoInbox
 from tests.twins.group_offset_first import OffsetFirst
 
 if TYPE_CHECKING:
@@ -89,6 +91,11 @@ class ForgetsRefunds(Payment):
 def key_per_attempt() -> None:
     """Run it in the place of `pipeline.process.payment:main`."""
     run(KeyPerAttempt)
+
+
+def charges_what_comes() -> None:
+    """Run it in the place of `pipeline.process.payment:main`."""
+    run(KeyPerAttempt, NoInbox)
 
 
 def refund_on_time_out() -> None:

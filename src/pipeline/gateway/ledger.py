@@ -13,6 +13,8 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from pipeline.observe.process import done
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -82,6 +84,7 @@ class Ledger:
         }
         self._append(record)
         self._remember(record)
+        done("requests that moved money" if effect else "requests that moved nothing")
         return record
 
     def of_order(self, order_id: str) -> list[Record]:

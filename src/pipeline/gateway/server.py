@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipeline.gateway.ledger import CREATED, DECLINED, MISMATCH, Charge, Ledger
-from pipeline.runtime import log_to_stderr, serve
+from pipeline.runtime import begin, serve
 from pipeline.settings import GatewaySettings, load
 
 if TYPE_CHECKING:
@@ -100,6 +100,6 @@ async def _read(request: Request) -> tuple[str, _Body]:
 
 def main() -> None:
     """Run the gateway until SIGTERM."""
-    log_to_stderr("gateway")
+    begin("gateway")
     settings = load(GatewaySettings)
     serve(gateway(Ledger(settings.ledger), Ledger(settings.refunds)), settings.port)

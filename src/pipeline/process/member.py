@@ -26,16 +26,18 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.events import Malformed, Reader
+from pipeline.observe.logs import about
+from pipeline.observe.process import done
 from pipeline.process import inbox
 from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import POISON, Failure, Letter
 from pipeline.quarantine.parking import Parked, Parking
 from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, is_fatal, reason, require_topic
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import ConsumerSettings, GroupSettings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import psycopg
 
@@ -76,6 +78,10 @@ class Delivery(NamedTuple):
     event: Event
     back: bool
 
+    def about(self) -> Mapping[str, str]:
+        """What a log says of it."""
+        return about(self.event.order_id, self.event.event_id, self.letter.traceparent)
+
 
 class Work:
     """What a group does with events that were read: all of it in one transaction, each event once."""
@@ -92,14 +98,22 @@ class Work:
             if behind:
                 self.parking.add(connection, map(parked, behind))
                 self.parking.back(connection, {one.event.order_id for one in behind if one.back})
-            self.once(connection, [one.event for one in batch if one.event.order_id not in waiting])
+            flowing = [one.event for one in batch if one.event.order_id not in waiting]
+            new = self.once(connection, flowing)
+        if log.isEnabledFor(logging.DEBUG):
+            for one in batch:
+                log.debug("%s is %s", one.letter, "parked" if one in behind else "handled", extra=one.about())
+        done("events handled", new)
+        done("events recognised", len(flowing) - new)
+        done("events parked", len(behind))
 
-    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> None:
-        """Have those take effect that have not yet."""
+    def once(self, connection: psycopg.Connection, events: Iterable[Event]) -> int:
+        """Have those take effect that have not yet; how many those are."""
         by_id = {event.event_id: event for event in events}
         new = inbox.first_times(connection, self.group, by_id)
         if new:
             self.handler.effect(connection, [event for event_id, event in by_id.items() if event_id in new])
+        return len(new)
 
 
 def parked(delivery: Delivery) -> Parked:
@@ -206,6 +220,7 @@ class Member:
             if event is not None:
                 found.append(Delivery(letter, event, back=letter.topic == self._retries))
         self._dead.bury(poison)
+        done("letters buried", len(poison))
         return found
 
     def _failed(self, one: Delivery, why: Exception) -> None:
@@ -221,9 +236,10 @@ class Member:
                 raise
             except Exception as again:  # noqa: BLE001 - as in `handle`
                 attempts, why = attempts + 1, again
-        log.error("%s, event %s of order %s, is parked: %r", one.letter, one.event.event_id, one.event.order_id, why)
+        log.error("%s is parked: %r", one.letter, why, extra=one.about())
         with self._work.database.transaction() as connection:
             self._parking.park(connection, parked(one), attempts=attempts, pause_s=FIRST_PAUSE_S, why=repr(why))
+        done("events parked")
         return None
 
     def _hold(self, letters: Sequence[Letter], why: Unavailable) -> None:
@@ -262,6 +278,6 @@ def broker_error(settings: ConsumerSettings, outage: Outage, error: KafkaError) 
 
 def run(handler: type[Handler], member: type[Member] = Member) -> None:
     """Run a member of the handler's group until SIGTERM. `member` is for variations on it, such as seeded bugs."""
-    log_to_stderr(handler.name)
+    begin(handler.name)
     stop = Stop()
     member(load(GroupSettings), handler(), stop).run()

@@ -34,8 +34,10 @@ OUTCOME = """
         where order_id = any(%b) and state = 'pending' and payment is not null and stock is not null
         returning gen_random_uuid() as event_id, order_id, customer_id, last_seq as seq, 'order.' || state as type
     )
-    insert into outbox (event_id, order_id, seq, type, payload)
-    select event_id, order_id, seq, type, row_to_json(decided) from decided
+    insert into outbox (event_id, order_id, seq, type, payload, traceparent)
+    select event_id, order_id, seq, type, row_to_json(decided),
+        (select traceparent from outbox as first where first.order_id = decided.order_id and first.seq = 1)
+    from decided
 """
 
 

@@ -15,6 +15,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.observe.logs import about
+from pipeline.observe.process import done
 from pipeline.process.inventory import Inventory
 from pipeline.process.member import Handler, Work
 from pipeline.process.notification import Notification
@@ -23,7 +25,7 @@ from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import Failure
 from pipeline.quarantine.parking import Parking
 from pipeline.route.topics import full_name
-from pipeline.runtime import AWAY, Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import AWAY, Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import RetrySettings, load
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Retry:
             self.failed(connection, due, head, why)
         else:
             self._parking.done(connection, head)
+            done("events handled")
 
     def failed(self, connection: psycopg.Connection, due: Due, head: Parked, why: Exception) -> None:
         """Have it tried again later, or bury it. Buried first: a mark without a letter would be a loss."""
@@ -92,8 +95,10 @@ class Retry:
             pause = min(self._settings.retry_pause_s * 2**due.attempts, LONGEST_PAUSE_S)
             self._parking.again(connection, due, pause_s=pause, why=repr(why))
             return
-        log.error("%s of order %s goes to the dead letters: %r", head.letter, head.order_id, why)
+        said = about(head.order_id, head.event_id, head.letter.traceparent)
+        log.error("%s goes to the dead letters: %r", head.letter, why, extra=said)
         self._dead.bury([(head.letter, Failure.of(why, attempts=attempts, first=due.since))])
+        done("letters buried")
         self._parking.again(connection, due, pause_s=None, why=repr(why))
 
 
@@ -102,7 +107,7 @@ HANDLERS: dict[str, type[Handler]] = {one.name: one for one in (Payment, Invento
 
 def run(handler: type[Handler] | None = None, retry: type[Retry] = Retry) -> None:
     """Run a retry worker until SIGTERM. The arguments are for variations on it, such as seeded bugs."""
-    log_to_stderr("retry")
+    begin("retry")
     stop = Stop()
     settings = load(RetrySettings)
     worker = retry(settings, (handler or HANDLERS[settings.retry_group])())

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from pipeline.observe.process import done
 from pipeline.publish.heartbeat import Heartbeat
-from pipeline.publish.outbox import Row, is_proof
+from pipeline.publish.outbox import Row, is_proof, tell
 from pipeline.publish.pgoutput import Begin, Commit, Decoder, Insert, Message, Relation, Undecodable
 from pipeline.publish.replication import Keepalive, Stream
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import CdcSettings, load
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ class CdcRelay:
                 self._failed(refused.args[0])
                 self._confirm()
             else:
-                return
+                return tell([row], "sent")
 
     def _reporting(self, transaction: Transaction) -> Report:
         def report(error: KafkaError | None, message: confluent_kafka.Message) -> None:
@@ -260,6 +261,7 @@ class CdcRelay:
                 self._failed(error)
             elif self.is_proof(message):
                 transaction.unproven -= 1
+                done("events published")
             else:
                 self._failure = "a delivery was concluded from the next one, and not confirmed"
 
@@ -296,7 +298,7 @@ class CdcRelay:
 
 def run(relay: type[CdcRelay] = CdcRelay) -> None:
     """Run a relay until SIGTERM. The argument is for variations on it, such as seeded bugs."""
-    log_to_stderr("cdc")
+    begin("cdc")
     stop = Stop()
     outage = Outage("Events stay in the log; trying again")
     publisher = relay(load(CdcSettings))

@@ -10,17 +10,22 @@ one behind it was taken, as no broker takes what comes after a gap. One that has
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.observe.logs import about
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import psycopg
     from confluent_kafka import KafkaError, Message, Producer
 
     Headers = list[tuple[str, str | bytes | None]]
 
+
+log = logging.getLogger(__name__)
 
 REMOVAL_S = 5.0  # between looks at what is old enough to be removed
 REMOVED = 16_000  # looked at, at a time: more than is published between two times, or a backlog would never go
@@ -44,6 +49,18 @@ class Row(NamedTuple):
         if self.traceparent is not None:
             headers.append(("traceparent", self.traceparent))
         producer.produce(topic, self.payload, self.order_id, headers=headers, on_delivery=on_delivery)
+
+
+def tell(rows: Iterable[Row], what: str) -> None:
+    """Say of each what was done with it, to who wants to know of each."""
+    if log.isEnabledFor(logging.DEBUG):
+        for row in rows:
+            log.debug(what, extra=about(*map(text, (row.order_id, row.event_id, row.traceparent or ""))))
+
+
+def text(value: str | bytes) -> str:
+    """As text."""
+    return value if isinstance(value, str) else value.decode()
 
 
 class Removal:

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg.rows import class_row
 
-from pipeline.publish.outbox import Removal, Row, is_proof
+from pipeline.observe.process import done
+from pipeline.publish.outbox import Removal, Row, is_proof, tell
 from pipeline.publish.shards import NameTaken, Shards
 from pipeline.route.topics import ORDERS, broker, full_name, is_fatal, producer_config, reason, require_topic
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import RelaySettings, load
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ class Relay:
         if rows:
             order_ids, seqs = [row.order_id for row in rows], [row.seq for row in rows]
             connection.execute(MARK, [order_ids, seqs, self._shards.name, self._shards.token])
+            done("events published", len(rows))
+            tell(rows, "published")
 
     def remove(self, connection: psycopg.Connection) -> None:
         """Remove some of our shards' rows that were published long ago."""
@@ -228,7 +231,7 @@ class Relay:
 
 def run(relay: type[Relay] = Relay) -> None:
     """Run a relay until SIGTERM. The argument is for variations on it, such as seeded bugs."""
-    log_to_stderr("relay")
+    begin("relay")
     stop = Stop()
     settings = load(RelaySettings)
     outage = Outage("Events stay in the outbox; trying again")

@@ -27,7 +27,7 @@ from psycopg.rows import class_row
 from pipeline.publish.outbox import Row, is_proof
 from pipeline.publish.watch import state
 from pipeline.route.topics import ORDERS, broker, full_name, producer_config, reason, require_topic
-from pipeline.runtime import Unavailable, address, first_line, log_to_stderr
+from pipeline.runtime import Unavailable, address, begin, first_line
 from pipeline.settings import CdcSettings, load
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def publish(producer: Producer, settings: CdcSettings, rows: list[Row]) -> None:
 
 def main() -> None:
     """Make the slot."""
-    log_to_stderr("slot")
+    begin("slot", exposing=False)
     settings = load(CdcSettings)
     try:
         rows = make(settings)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
-from pipeline.runtime import Outage, Stop, Unavailable, address, first_line, log_to_stderr
+from pipeline.runtime import Outage, Stop, Unavailable, address, begin, first_line
 from pipeline.settings import CdcSettings, load
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def state(connection: psycopg.Connection, slot: str) -> State | None:
 
 def main() -> None:
     """Say once a second what the slot keeps, and give alarm, until SIGTERM."""
-    log_to_stderr("watch")
+    begin("watch")
     stop, settings, outage = Stop(), load(CdcSettings), Outage("Nobody looks at the slot; trying again")
     while not stop.asked:
         try:

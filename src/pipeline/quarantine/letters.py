@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 POISON, FAILING = "poison", "failing"  # nobody can read it; handling it raises
+TRACEPARENT = "traceparent"
 LONGEST = 1_000  # characters of an exception's text
 
 
@@ -33,6 +34,11 @@ class Letter(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    @property
+    def traceparent(self) -> str | None:
+        """Of the request that has led to it, if it says so."""
+        return next((value.decode("latin-1") for name, value in self.headers if name == TRACEPARENT and value), None)
 
     def origin(self) -> str:
         """Its place and its headers as JSON; bytes as the characters with their numbers."""
