@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.gateway_client import Asked, Gateway
@@ -19,6 +22,7 @@ from pipeline.quarantine import replay
 from pipeline.quarantine.dead import DeadLetters, headers
 from pipeline.quarantine.letters import FAILING, POISON, Failure, Letter
 from pipeline.quarantine.replay import Replay, dead_letters, main
+from pipeline.route.topics import require_topic
 from pipeline.runtime import Unavailable
 from pipeline.settings import ReplaySettings
 from tests.pipeline.slots import messages
@@ -82,6 +86,11 @@ def environment(settings: ReplaySettings) -> dict[str, str]:
     return {name.upper(): str(value) for name, value in settings.model_dump(exclude_none=True).items()}
 
 
+def shell(settings: ReplaySettings) -> dict[str, str]:
+    """Nothing else but what a process needs to find this code."""
+    return environment(settings) | {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def test_it_is_the_same_event(settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Key, value and headers are what they were, each order's in their sequence; and it says how often it was sent."""
     letters = [letter("o-1", 7), letter("o-2", 9), letter("o-1", 11)]
@@ -102,7 +111,7 @@ def test_twice_is_once(settings: ReplaySettings, db: psycopg.Connection, monkeyp
     replayed(settings, monkeypatch=monkeypatch)
     replayed(settings, monkeypatch=monkeypatch)
     assert len(sent(settings)) == 1
-    noted = db.execute("select consumer_group, origin, replays, sent_by = current_user from replays").fetchall()
+    noted = db.execute("select consumer_group, origin, replays, noted_by = current_user from replays").fetchall()
     assert noted == [(GROUP, "orders[0]@7", 1, True)]
     replayed(settings, "--again", monkeypatch=monkeypatch)
     assert len(sent(settings)) == 2
@@ -188,6 +197,22 @@ def test_what_a_gateway_may_have_forgotten(
     assert all(("its charge" if asking else "set GATEWAY_URL") in one for one in said)
 
 
+def test_what_is_left_is_not_sent(settings: ReplaySettings, db: psycopg.Connection) -> None:
+    """A letter that was left for good is not sent but by `--again`, and then it is a letter that was sent."""
+    bury(settings, letter("o-1", 1), letter("o-2", 2))
+    back = Replay(settings, GROUP, 1000)
+    until(lambda: attempt(lambda: back.send([])))
+    one, other = dead_letters(settings, GROUP)
+    assert back.leave([one]) == [one]
+    assert back.leave([one]) == []
+    assert back.send([one, other]) == [other]
+    fates = "select origin, fate from replays order by origin"
+    assert db.execute(fates).fetchall() == [(one.origin, "left"), (other.origin, "sent")]
+    assert back.send([one], again=True) == [one]
+    assert back.leave([one]) == []
+    assert db.execute(fates).fetchall() == [(one.origin, "sent"), (other.origin, "sent")]
+
+
 def test_not_faster_than_asked(settings: ReplaySettings) -> None:
     """So many letters a second, at most."""
     bury(settings, *(letter("o-1", number) for number in range(4)))
@@ -214,11 +239,11 @@ def test_what_kafka_does_not_take_is_not_noted(settings: ReplaySettings, db: psy
 
 def test_the_command_line(settings: ReplaySettings) -> None:
     """A group without dead letters is no error; a server that is away is one line and exit code 1."""
-    env = environment(settings) | {"PATH": os.environ["PATH"]}
+    env = shell(settings)
     line = [sys.executable, "-m", "pipeline", "replay", GROUP]
     done = subprocess.run([*line, "--dry-run"], env=env, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert "0 of 0 letters were sent to group 'inventory'." in done.stderr
+    assert "0 of 0 letters would be sent to group 'inventory'; 0 were seen to before." in done.stderr
     away = env | {"DATABASE_URL": "postgresql://postgres@127.0.0.1:9/none"}
     bury(settings, letter("o-1", 1))
     until(lambda: attempt(lambda: Replay(settings, GROUP, 1e6).send([])))
@@ -227,3 +252,122 @@ def test_the_command_line(settings: ReplaySettings) -> None:
     done = subprocess.run([*line, "--per-second", "0"], env=env, text=True, capture_output=True, check=False)
     assert done.returncode == 2
     assert "more than 0" in done.stderr
+    done = subprocess.run([*line[:-1], "inventroy"], env=env, text=True, capture_output=True, check=False)
+    assert (done.returncode, "invalid choice: 'inventroy'" in done.stderr) == (2, True)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """What the tool has said since this was asked last."""
+    text = caplog.text
+    caplog.clear()
+    return text
+
+
+def test_a_dry_run_is_what_would_be_done(
+    settings: ReplaySettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was seen to is not listed any more, neither by a dry run nor by what follows it, unless it comes again."""
+    caplog.set_level("INFO")
+    bury(settings, letter("o-1", 1), letter("o-2", 2))
+    replayed(settings, "--order", "o-1", monkeypatch=monkeypatch)
+    assert "1 of 1 letters were sent" in said(caplog)
+    replayed(settings, "--dry-run", monkeypatch=monkeypatch)
+    assert "would be sent: orders[0]@2" in caplog.text
+    assert "orders[0]@1" not in caplog.text
+    assert "1 of 2 letters would be sent to group 'inventory'; 1 were seen to before." in said(caplog)
+    capsys.readouterr()
+    replayed(settings, "--dry-run", "--leave", "--order", "o-1", monkeypatch=monkeypatch)
+    assert "0 of 1 letters would be left" in said(caplog)
+    assert capsys.readouterr().out == ""
+    replayed(settings, "--dry-run", "--again", monkeypatch=monkeypatch)
+    assert "2 of 2 letters would be sent" in said(caplog)
+
+
+@pytest.mark.parametrize("kind", [POISON, FAILING])
+def test_what_was_sent_too_often_can_be_left(
+    settings: ReplaySettings, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Who has sent a letter three times is not kept from being done with it."""
+    bury(settings, letter("o-1", 7, ("x-replays", b"3"), ("x-origin-topic", b"orders")), kind=kind)
+    replayed(settings, "--kind", kind, monkeypatch=monkeypatch)
+    assert sent(settings) == []
+    replayed(settings, "--kind", kind, "--leave", monkeypatch=monkeypatch)
+    assert db.execute("select replays, fate from replays").fetchall() == [(4, "left")]
+    assert Replay(settings, GROUP, 1).waiting(dead_letters(settings, GROUP)) == []
+
+
+def test_only_what_was_shown(
+    settings: ReplaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a dry run has named is done as it was named; if it would be something else by now, nothing is done."""
+
+    def named(*options: str) -> list[str]:
+        replayed(settings, *options, monkeypatch=monkeypatch)
+        return capsys.readouterr().out.split()
+
+    bury(settings, letter("o-1", 1))
+    old, to_leave = named("--dry-run"), named("--dry-run", "--leave")
+    bury(settings, letter("o-2", 2))
+    for changed in ([*old], [*to_leave], [*to_leave, "--leave"]):
+        with pytest.raises(SystemExit) as ended:
+            named(*changed)
+        assert ended.value.code == replay.CHANGED
+    assert sent(settings) == []
+    new = capsys.readouterr().out.split()[:2]
+    assert named(*new) == []
+    assert len(sent(settings)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-replays", b"often"),
+        ("x-replays", b"-1"),
+        ("x-replays", b"9" * 5000),
+        ("x-origin-topic", b"a\0b"),
+        ("x-origin-partition", b""),
+        ("x-origin-offset", b"\xff"),
+        ("x-origin-timestamp", b"yesterday"),
+    ],
+)
+def test_what_somebody_else_has_written(
+    settings: ReplaySettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: bytes,
+) -> None:
+    """Headers that are called as ours and say nonsense count for nothing, which is said; such a letter goes back."""
+    caplog.set_level("INFO")
+    foreign: list[tuple[str, str | bytes | None]] = [
+        ("x-origin-topic", b"orders"),
+        ("x-origin-partition", b"0"),
+        ("x-origin-offset", b"7"),
+        (name, value),
+    ]
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    until(lambda: attempt(lambda: require_topic(producer, settings, f"dead.{GROUP}", of="dead")))
+    producer.produce(f"{settings.namespace}.dead.{GROUP}", b"{}", b"o-1", headers=foreign)
+    assert producer.flush(20) == 0
+    replayed(settings, "--kind", FAILING, monkeypatch=monkeypatch)
+    [one] = sent(settings)
+    assert dict(one.headers())["x-replays"] == b"1"
+    assert re.search(rf"{name}.* cannot be read, and counts for nothing", caplog.text)
+    [dead] = dead_letters(settings, GROUP)
+    if name == "x-origin-timestamp":
+        assert dead.age_s > 1e9
+
+
+@pytest.mark.parametrize("tool", ["replay", "rewind", "slot"])
+def test_a_tool_has_no_port(settings: ReplaySettings, tool: str) -> None:
+    """What ends by itself does not fail over a METRICS_PORT that the worker beside it has."""
+    with socket.create_server(("127.0.0.1", 0)) as worker:
+        env = shell(settings) | {"METRICS_PORT": str(worker.getsockname()[1])}
+        env |= {"DATABASE_URL": "postgresql://postgres@127.0.0.1:9/none", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+        line = [sys.executable, "-m", "pipeline", tool, *([GROUP] if tool != "slot" else [])]
+        done = subprocess.run(line, env=env, text=True, capture_output=True, check=False)
+    assert "METRICS_PORT" not in done.stderr
+    assert " at 127.0.0.1:9" in done.stderr

@@ -115,7 +115,7 @@ class NoteBeforeSending(replay.Replay):
     def put(self, producer: Producer, one: replay.Dead) -> None:
         """BUG: should note what Kafka has confirmed."""
         with psycopg.connect(self._settings.database_url, autocommit=True) as connection:
-            connection.execute(replay.NOTE, [self._group, one.origin, one.replays + 1])
+            connection.execute(replay.NOTE, [self._group, one.origin, one.replays + 1, "sent"])
         super().put(producer, one)
 
 
