@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from pipeline.write.openapi import DESCRIPTION
 from tests.pipeline.workers import TRACEPARENT, Start, Worker, free_port
 
 if TYPE_CHECKING:
@@ -23,10 +25,13 @@ JSON = "application/json"
 
 
 def post(api: Worker, body: object, **headers: str) -> tuple[int, dict[str, str], Any]:
-    """POST /orders with a new key unless `headers` say otherwise; the reply's body is decoded."""
+    """POST /orders with a new key unless `headers` say otherwise; the reply, one of those described, decoded."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     defaults = {"Content_Type": JSON, "Idempotency_Key": str(uuid4())}
     status, got, reply = api.ask("POST", "/orders", raw, **defaults | headers)
+    told = DESCRIPTION["paths"]["/orders"]["post"]["responses"][str(status)]
+    assert got["content-type"] in told["content"]
+    assert {name.lower() for name in told.get("headers", ())} <= got.keys()
     return status, got, json.loads(reply)
 
 
@@ -65,6 +70,7 @@ def test_an_order_is_accepted_with_its_event(api: Worker, db: psycopg.Connection
         pytest.param(422, "amount", ORDER | {"amount": "12"}, {}, id="wrong type"),
         pytest.param(422, "customer_id", ORDER | {"customer_id": "\0"}, {}, id="NUL"),
         pytest.param(422, "coupon", ORDER | {"coupon": "x"}, {}, id="unknown field"),
+        pytest.param(422, r"\ud800", rb'{"\ud800": 1, "\ud800": 2}', {}, id="a name in no encoding"),
         pytest.param(400, "body", b'{"customer_id": ', {}, id="malformed JSON"),
         pytest.param(400, "body", b"", {}, id="no body"),
         pytest.param(400, "Idempotency-Key", ORDER, {"Idempotency_Key": ""}, id="missing key"),
@@ -95,7 +101,9 @@ def test_an_endless_body_is_refused_while_it_is_read(api: Worker, db: psycopg.Co
     assert rows(db) == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/orders", 405), ("POST", "/order", 404)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/orders", 405), ("POST", "/order", 404), ("POST", "/orders/", 404)]
+)
 def test_other_errors_are_problems_too(api: Worker, method: str, path: str, status: int) -> None:
     """A wrong path or method is answered in the same form."""
     got, headers, problem = api.ask(method, path)
@@ -159,3 +167,11 @@ def test_without_postgres_it_says_when_to_ask_again(start: Start) -> None:
     assert api.said(r"Postgres at 127.0.0.1:\d+/postgres.*Orders are answered 503; trying again")
     assert api.ask("GET", "/healthz")[0] == 200
     assert api.ended() == 0
+
+
+def test_a_postgres_that_takes_nothing_is_away(start: Start, lane: Lane, db: psycopg.Connection) -> None:
+    """One that is read-only, as a standby is after a failover, is a 503, too: there, asking again is of use."""
+    standby = make_conninfo(lane.postgres, options="-c default_transaction_read_only=on")
+    api = start("api", DATABASE_URL=standby, PORT=free_port()).listening()
+    assert post(api, ORDER)[0] == 503
+    assert rows(db) == [0, 0, 0]

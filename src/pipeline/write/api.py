@@ -5,7 +5,7 @@
 document (`problems`) and leaves no trace: 400 no key or no JSON, 409 the key is in use this moment, 413 too large, 415
 not `application/json`, 422 not an order or a key used for another one. 503 with Retry-After means that Postgres is away
 and the outcome unknown: asking again *with the same key* is always safe. A key does not expire. A `traceparent` goes
-with the event.
+with the event. All that for programs to read: `GET /openapi.json`.
 
 Source of the rules for keys: draft-ietf-httpapi-idempotency-key-header-06. It has them quoted; a bare one, as most
 clients send, is the same key.
@@ -18,26 +18,28 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg_pool import AsyncConnectionPool
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline.runtime import Outage, address, first_line, log_to_stderr, serve
+from pipeline.observe.health import HEALTH
+from pipeline.runtime import AWAY, Outage, address, begin, first_line, serve
 from pipeline.settings import ApiSettings, load
-from pipeline.write.orders import KEY, Placement, check_key, parse, place
+from pipeline.write.openapi import OPENAPI
+from pipeline.write.orders import KEY, LARGEST_BODY, Placement, check_key, parse, place
 from pipeline.write.problems import Problem, answer
 from pipeline.write.tracing import TRACEPARENT, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    import psycopg
+
     Place = Callable[[psycopg.AsyncConnection, Placement], Awaitable[str]]
 
-LARGEST_BODY = 64 * 1024
 LOCK_TIMEOUT_MS = 500  # how long a duplicate waits for the first request's outcome before it is told 409
 CONNECTION_WAIT_S = 2.0  # how long a request waits for Postgres before it is told 503
 
@@ -52,17 +54,12 @@ async def post_order(request: Request) -> Response:
     try:
         async with pool.connection() as connection:
             reply = await request.app.state.place(connection, asked)
-    except psycopg.OperationalError as why:
+    except AWAY as why:
         outage.tell(f"{pool.name}: {first_line(why)}")
         detail = "The order may or may not have been recorded. Ask again with the same key, that is safe."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from why
     outage.over()
     return Response(reply, HTTPStatus.ACCEPTED, media_type="application/json")
-
-
-async def get_health(_: Request) -> Response:
-    """Whether this process answers. Deliberately not whether Postgres does: a restart would not mend that."""
-    return JSONResponse({"status": "ok"})
 
 
 async def _json_body(request: Request) -> bytes:
@@ -110,16 +107,19 @@ def api(database_url: str, place: Place = place) -> Starlette:
         async with app.state.pool:
             yield
 
-    return Starlette(
-        routes=[Route("/orders", post_order, methods=["POST"]), Route("/healthz", get_health, methods=["GET"])],
+    app = Starlette(
+        routes=[Route("/orders", post_order, methods=["POST"]), HEALTH, OPENAPI],
         exception_handlers={Problem: answer, HTTPException: answer, ClientDisconnect: _give_up},
         lifespan=lifespan,
     )
+    # There is no /orders/. A redirect to where the request's own Host header says would be a reply of nobody's making.
+    app.router.redirect_slashes = False
+    return app
 
 
 def run(place: Place = place) -> None:
     """Run the API until SIGTERM. The argument is for variations on it, such as seeded bugs."""
-    log_to_stderr("api")
+    begin("api")
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # tells of each attempt; the outage is told of once
     settings = load(ApiSettings)
     serve(api(settings.database_url, place), settings.port)

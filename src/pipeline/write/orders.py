@@ -7,6 +7,7 @@ an event (or an event without an order) cannot exist, wherever a crash falls.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from hashlib import sha256
 from http import HTTPStatus
@@ -19,13 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
+from pipeline.observe.logs import about
+from pipeline.observe.process import done
 from pipeline.write.problems import Problem
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
+log = logging.getLogger(__name__)
+
 KEY = "Idempotency-Key"
 LONGEST_KEY = 255
+LARGEST_BODY = 64 * 1024
 _ESCAPED = re.compile(r"\\([\\\"])")  # RFC 9651, Strings
 _QUOTED = re.compile(r"\"((?:[^\\\"]|\\[\\\"])*)\"")
 
@@ -124,6 +130,7 @@ async def place(connection: AsyncConnection, asked: Placement) -> str:
     """
     async with connection.transaction():
         reply = await record(connection, asked)
+    done("orders accepted")
     checkpoint("order.committed")
     return reply
 
@@ -144,6 +151,7 @@ async def record(connection: AsyncConnection, asked: Placement) -> str:
     event = msgspec.to_builtins(placed) | {"payload": msgspec.json.encode(placed).decode(), "traceparent": traceparent}
     await connection.execute(ORDER, event)
     await connection.execute(EVENT, event)
+    log.debug("accepted", extra=about(order_id, placed.event_id, traceparent))
     checkpoint("order.inserted")
     return reply
 
