@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from playwright.sync_api import sync_playwright
 
-from chaos import MissingPart
 from chaos.report import timeline
 from tests.chaos.report.histories import Play, charged_twice, double_charge, order, report, thousand_orders
 
@@ -22,32 +18,7 @@ if TYPE_CHECKING:
 
     from chaos.report.data import Outcome, Report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WIDE, NARROW = 1280, 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The machine's Chromium. Where there is none the tests are skipped, and fail in CI."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        missing = MissingPart("Chromium", looked_for=NAMES, remedy="Install it: apt-get install chromium.")
-        if os.environ.get("CI", "") in {"", "0", "false"}:
-            pytest.skip(str(missing))
-        raise missing
-    root = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *root])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
