@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _SOONEST_S = 0.1
 _ALLOWED_S = 3.0
 _PATIENCE_S = 15.0
-_VARIABLE = "ONECHARGE_LEFTOVERS"
+VARIABLE = "ONECHARGE_LEFTOVERS"
 _PLACES = {Path("/dev/shm"), Path(tempfile.gettempdir())}  # noqa: S108 - where run directories are made
 
 
@@ -125,7 +125,7 @@ def _run_directories(text: str) -> set[Path]:
 
 def _start(trail: Trail, output: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "pytest", "-m", "drills", "tests/drills", "-q", "-p", "no:cacheprovider"]
-    env = {**os.environ, _VARIABLE: trail.mark}
+    env = {**os.environ, VARIABLE: trail.mark}
     return subprocess.Popen([*argv, f"--onecharge-output={output}"], env=env, stdout=subprocess.DEVNULL)
 
 
