@@ -14,7 +14,7 @@ from pipeline.process.inventory import Inventory
 from pipeline.process.notification import Notification
 from pipeline.process.payment import Payment
 from pipeline.quarantine import replay
-from pipeline.runtime import Database, Outage, Stop, Unavailable, log_to_stderr
+from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
 from pipeline.settings import ReplaySettings, load
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def operate_books() -> None:
 
 def operate(replaying: type[replay.Replay] = replay.Replay, group: str = Inventory.name) -> None:
     """Press twice whenever more is mended, until SIGTERM; who was killed presses again."""
-    log_to_stderr("replay")
+    begin("replay")
     settings, stop, outage = load(ReplaySettings), Stop(), Outage("What is dead stays so; trying again")
     database, pressed_for = Database(settings.database_url), 0
     while not stop.asked:
