@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 import pipeline
+from tests.pipeline.customers import Visits, stock_up, visiting
 from tests.pipeline.workers import Start, Worker, free_port, starting
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ def db(lane: Lane) -> Iterator[psycopg.Connection]:
     with psycopg.connect(lane.postgres, autocommit=True) as connection:
         connection.execute("truncate orders, outbox, idempotency_keys, inbox, payments; delete from relays")
         yield connection
+
+
+@pytest.fixture
+def shop(db: psycopg.Connection) -> psycopg.Connection:
+    """Something to buy."""
+    return stock_up(db)
+
+
+@pytest.fixture
+def visit(start: Start, lane: Lane, api: Worker, shop: psycopg.Connection) -> Iterator[Visits]:  # noqa: ARG001 - goods
+    """Customers of a page, whose settings may differ; each has their own browser."""
+    with visiting(start, lane.postgres, api) as visits:
+        yield visits
 
 
 @pytest.fixture

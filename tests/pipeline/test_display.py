@@ -20,33 +20,15 @@ from tests.pipeline.customers import (
     Visits,
     customer,
     looks,
-    stock_up,
     stored,
-    visiting,
 )
-from tests.pipeline.workers import Start, Worker, free_port
+from tests.pipeline.workers import Worker, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
 
-    from chaos import Lane
 
 ORDER_ID = "4a71bd26-d556-4924-87ae-f144a7ab8854"
-
-
-@pytest.fixture
-def shop(db: psycopg.Connection) -> psycopg.Connection:
-    """Something to buy."""
-    return stock_up(db)
-
-
-@pytest.fixture
-def visit(start: Start, lane: Lane, api: Worker, shop: psycopg.Connection) -> Iterator[Visits]:  # noqa: ARG001 - goods
-    """Customers of a page, whose settings may differ; each has their own browser."""
-    with visiting(start, lane.postgres, api) as visits:
-        yield visits
 
 
 def test_an_order_is_pending_at_once(visit: Visits, shop: psycopg.Connection) -> None:

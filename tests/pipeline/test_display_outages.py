@@ -15,11 +15,11 @@ from pipeline.display.board import Board
 from pipeline.display.shop import Shop
 from pipeline.runtime import SILENCE
 from pipeline.settings import DisplaySettings
-from tests.pipeline.customers import MUG, ORDER, Line, Stream, Visits, customer, looks, stock_up, visiting
-from tests.pipeline.workers import Start, Worker, free_port, until
+from tests.pipeline.customers import MUG, ORDER, Line, Stream, Visits, customer, looks
+from tests.pipeline.workers import free_port, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from chaos import Lane
     from pipeline.display.status import Status
@@ -32,19 +32,6 @@ KILL = """
     and (query ilike '%%order_status%%' or query ilike '%%from goods%%' or query = '')
     and pid <> pg_backend_pid() and application_name <> 'onecharge'
 """
-
-
-@pytest.fixture
-def shop(db: psycopg.Connection) -> psycopg.Connection:
-    """Something to buy."""
-    return stock_up(db)
-
-
-@pytest.fixture
-def visit(start: Start, lane: Lane, api: Worker, shop: psycopg.Connection) -> Iterator[Visits]:  # noqa: ARG001 - goods
-    """Customers of a page, whose settings may differ."""
-    with visiting(start, lane.postgres, api) as visits:
-        yield visits
 
 
 def test_postgres_is_away(visit: Visits) -> None:

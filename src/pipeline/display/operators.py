@@ -21,7 +21,6 @@ from urllib.parse import parse_qsl
 
 import httpx
 import psycopg
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from psycopg.rows import namedtuple_row
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -32,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipeline.display.origin import foreign
 from pipeline.display.page import HEADERS, STATIC
-from pipeline.display.shop import TEMPLATES
+from pipeline.display.rendering import render
 from pipeline.observe.gauges import GAUGES, GROUPS, HOPS
 from pipeline.observe.look import Shown, shown
 from pipeline.runtime import address, begin, first_line, serve
@@ -93,17 +92,6 @@ class Room:
     def __init__(self, settings: OperatorSettings) -> None:
         self._url, self._database_url = settings.gauges_url, settings.database_url
         self.client = httpx.AsyncClient(timeout=PATIENCE_S)
-        self._templates = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=select_autoescape(),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-
-    def render(self, template: str, **values: object) -> str:
-        """A template's text."""
-        return self._templates.get_template(template).render(values)
 
     async def hops(self) -> dict[str, object]:
         """What there is to show of the hops, all six; why there are no gauges, if there are none."""
@@ -143,30 +131,29 @@ async def get_page(request: Request) -> Response:
     """The whole page."""
     room: Room = request.app.state.room
     told = {"groups": GROUPS, **await room.hops(), **await room.parked()}
-    return HTMLResponse(room.render("operators.html", **told), headers=HEADERS)
+    return HTMLResponse(render("operators.html", **told), headers=HEADERS)
 
 
 async def get_hops(request: Request) -> Response:
     """The hops alone."""
     room: Room = request.app.state.room
-    return HTMLResponse(room.render("hops.html", **await room.hops()), headers=HEADERS)
+    return HTMLResponse(render("hops.html", **await room.hops()), headers=HEADERS)
 
 
 async def get_parked(request: Request) -> Response:
     """The orders that wait, alone."""
     room: Room = request.app.state.room
-    return HTMLResponse(room.render("parked.html", **await room.parked()), headers=HEADERS)
+    return HTMLResponse(render("parked.html", **await room.parked()), headers=HEADERS)
 
 
 async def post_replay(request: Request) -> Response:
     """Say what would be done, or do what was said."""
-    room: Room = request.app.state.room
     told = dict(parse_qsl((await request.body()).decode(errors="replace")))
     group, do, shown = told.get("group", ""), told.get("do", "send"), told.get("shown", "")
     if group not in GROUPS or do not in ACTIONS:
         return PlainTextResponse("There is no such group, or nothing such to do.", HTTPStatus.UNPROCESSABLE_ENTITY)
     answer = await replay(group, [*ACTIONS[do], f"--as-shown={shown}" if shown else "--dry-run"])
-    text = room.render("replayed.html", group=group, do=do, really=bool(shown), **answer._asdict())
+    text = render("replayed.html", group=group, do=do, really=bool(shown), **answer._asdict())
     return HTMLResponse(text, answer.status, HEADERS)
 
 

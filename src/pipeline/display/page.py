@@ -32,6 +32,7 @@ from pipeline.display import cookies
 from pipeline.display.asking import Accepted, Refused
 from pipeline.display.cookies import ID, LONGEST_NUMBER, Note, Offer, Wish
 from pipeline.display.origin import foreign
+from pipeline.display.rendering import render
 from pipeline.display.shop import Shop
 from pipeline.observe.health import HEALTH
 from pipeline.runtime import AWAY, begin, serve
@@ -155,7 +156,7 @@ async def _refuse(request: Request, wish: Wish, errors: Mapping[str, str]) -> Re
     if _merges(request):
         shop: Shop = request.app.state.shop
         headers = _answered(wish) | {"HX-Retarget": "#ask", "HX-Reswap": "outerHTML"}
-        text = shop.render("form.html", form=form, goods=shop.goods)
+        text = render("form.html", form=form, goods=shop.goods)
         response: Response = HTMLResponse(text, HTTPStatus.UNPROCESSABLE_ENTITY, headers)
     else:
         response = await _page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -167,7 +168,7 @@ async def _nobody_knows(request: Request, customer: str, wish: Wish) -> Response
     """Say that, and how to find out."""
     if _merges(request):
         shop: Shop = request.app.state.shop
-        text = shop.render("unknown.html", wish=wish, name=shop.name)
+        text = render("unknown.html", wish=wish, name=shop.name)
         response: Response = HTMLResponse(text, HTTPStatus.SERVICE_UNAVAILABLE, HEADERS)
     else:
         response = await _page(request, fresh_form(), HTTPStatus.SERVICE_UNAVAILABLE, asked=[wish])
@@ -184,7 +185,7 @@ async def _page(
     statuses, read = await shop.see(customer, cookies.notes_of(request))
     wishes = {wish.key: wish for wish in (*cookies.wishes_of(request), *asked)}
     open_ends = wishes or not read or any(one.state == "pending" for one in statuses)
-    text = shop.render(
+    text = render(
         "page.html",
         form=form,
         goods=shop.goods,

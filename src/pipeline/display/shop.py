@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from psycopg_pool import AsyncConnectionPool
 
 from pipeline.display.asking import Api, Unknown
 from pipeline.display.board import Board
 from pipeline.display.patience import patience
+from pipeline.display.rendering import money, render
 from pipeline.display.status import Good, Records, Status
 from pipeline.runtime import AWAY, SILENCE, Outage, address, first_line
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.display.cookies import Note, Wish
     from pipeline.settings import DisplaySettings
 
-TEMPLATES = Path(__file__).parent / "templates"
 CONNECTION_WAIT_S = 2.0
 MOST_ASKED = 10_000
 
@@ -35,11 +33,6 @@ class Seen(NamedTuple):
 
     statuses: list[Status]
     read: bool  # if not, Postgres is away, and these are only those that the browser has noted
-
-
-def money(amount: int, currency: str) -> str:
-    """Minor units as people write them."""
-    return f"{amount // 100}.{amount % 100:02} {currency}"
 
 
 async def check(connection: psycopg.AsyncConnection) -> None:
@@ -70,23 +63,11 @@ class Shop:
         self._overdue_s = settings.overdue_s
         self._outage = Outage("Pages are without what Postgres knows; trying again")
         self._where = f"Postgres at {address(settings.database_url)}"
-        self._templates = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=select_autoescape(),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters["money"] = money
-
-    def render(self, template: str, **values: object) -> str:
-        """A template's text."""
-        return self._templates.get_template(template).render(values)
 
     def card(self, status: Status) -> str:
         """An order, for its customer."""
         look = "late" if status.late(self._overdue_s) else status.state
-        return self.render("card.html", order=status, look=look, version=status.version(self._overdue_s))
+        return render("card.html", order=status, look=look, version=status.version(self._overdue_s))
 
     async def see(self, customer: str, notes: Sequence[Note]) -> Seen:
         """As `look`. If Postgres is away: those that are noted, of which we know no more than that."""
