@@ -6,13 +6,17 @@ A fault names its point, ``worker~incarnation/site#n``, and what is done there::
     payment~1/postgres.commit#1:lose-reply=silent   the first commit of its restarted self
     payment/kafka.offset_commit[key-1]:crash-after  the first commit that carries what the workload calls key-1
     payment/payment.charged:crash-before            a checkpoint named in the worker's code
+    payment-kafka:down=1@payment/http.post#1        payment's link to Kafka is down for 1 s from that POST on
+    kafka:kill=1@payment/http.post#1                Kafka itself is killed there, and back after 1 s
 
 A site is a kind of effect on the wire (`chaos.wire`) or a checkpoint, where ``crash-before`` is all that can be done.
 Left out, the incarnation is 0 and n is 1. Arrivals are counted per role, over its replicas, from the moment the
 schedule was armed, and anew with each process of the role that is killed: ``payment~1`` is whoever does the payments
 after the first kill, the killed one's successor or another replica. With a key, those that are about it are counted.
-What actions there are, and what may be written behind ``=``: `chaos.faults`. A schedule is a list of faults separated
-by ``"; "``; an empty one breaks nothing.
+What actions there are, and what may be written behind ``=``: `chaos.faults`, for links `chaos.toxics`, for servers
+`chaos.outages`. A link is written ``worker-service``: ``postgres``, ``kafka``, the name of a trusted worker, or
+``http`` for all HTTP services; ``service`` is that of all workers. A schedule is a list of faults separated by
+``"; "``; an empty one breaks nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +28,12 @@ from typing import NamedTuple
 
 from chaos import faults
 from chaos.errors import ChaosError, UnknownName
+from chaos.outages import OUTAGES, befalls
 
 CRASH_BEFORE = "crash-before"
+
+PROTOCOLS = {"http", "kafka", "postgres"}
+"""What the wire speaks; a link is to one of these, or to a trusted worker."""
 
 SITES = (
     *(f"http.{method}" for method in ("delete", "patch", "post", "put")),
@@ -50,15 +58,15 @@ SITES = (
 )
 """The kinds of effects on the wire; HTTP may have other methods."""
 
-_FAULT = re.compile(
-    r"(?P<worker>[\w.-]+?)(~(?P<incarnation>\d+))?/(?P<site>[\w.-]+)(\[(?P<key>[^\[\];]+)\])?(#(?P<nth>[1-9]\d*))?"
-    r":(?P<action>[\w-]+)(=(?P<value>[\w.,-]+))?"
-)
+_POINT = r"(?P<worker>[\w.-]+?)(~(?P<incarnation>\d+))?/(?P<site>[\w.-]+)(\[(?P<key>[^\[\];]+)\])?(#(?P<nth>[1-9]\d*))?"
+_FAULT = re.compile(_POINT + r":(?P<action>[\w-]+)(=(?P<value>[\w.,-]+))?")
+# No text is both: what stands first is followed here by a colon, there by what begins an incarnation or a site.
+_BAD_LINK = re.compile(r"(?P<link>[\w.-]+):(?P<action>[\w-]+)(=(?P<value>[\w.,:-]+))?@" + _POINT)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done at one point, once."""
+    """What is done at one point, once; with a `link`, what happens to that link, or server, from there on."""
 
     worker: str
     site: str
@@ -67,6 +75,7 @@ class Fault:
     incarnation: int = 0
     key: str = ""
     value: str = ""
+    link: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -76,14 +85,20 @@ class Fault:
             ChaosError: it has not the form of a fault, or its action can do nothing with the value behind it.
             UnknownName: nothing is called like its action.
         """
-        match = _FAULT.fullmatch(text.strip())
+        match = _FAULT.fullmatch(text.strip()) or _BAD_LINK.fullmatch(text.strip())
         if match is None:
-            msg = f"{text!r} is no fault: expected worker[~incarnation]/site[[key]][#n]:action[=value]"
+            msg = (
+                f"{text!r} is no fault: expected worker[~incarnation]/site[[key]][#n]:action[=value], or for a link "
+                "worker-service:toxic[=seconds]@worker[~incarnation]/site[[key]][#n], or with a server in its place"
+            )
             raise ChaosError(msg)
-        faults.kind(match["action"]).check(match["value"] or "")
+        link, action, value = match.groupdict().get("link") or "", match["action"], match["value"] or ""
+        if link:
+            befalls(action, value)
+        else:
+            faults.kind(action).check(value)
         nth, incarnation = int(match["nth"] or 1), int(match["incarnation"] or 0)
-        key, value = match["key"] or "", match["value"] or ""
-        return cls(match["worker"], match["site"], match["action"], nth, incarnation, key, value)
+        return cls(match["worker"], match["site"], action, nth, incarnation, match["key"] or "", value, link)
 
     def require_known_site(self) -> None:
         """Raise `UnknownName` if the site is a kind of effect misspelt; what is like none may be a checkpoint."""
@@ -96,8 +111,18 @@ class Fault:
         key = f"[{self.key}]" if self.key else ""
         return f"{self.worker}~{self.incarnation}/{self.site}{key}#{self.nth}"
 
+    @property
+    def is_outage(self) -> bool:
+        """Whether it befalls a whole server."""
+        return bool(self.link) and self.action in OUTAGES
+
+    @property
+    def act(self) -> str:
+        """What is done, without where: ``crash-after``, or ``payment-kafka:down=1``."""
+        return f"{f'{self.link}:' if self.link else ''}{self.action}{f'={self.value}' if self.value else ''}"
+
     def __str__(self) -> str:
-        return f"{self.point}:{self.action}{f'={self.value}' if self.value else ''}"
+        return f"{self.act}@{self.point}" if self.link else f"{self.point}:{self.act}"
 
 
 class Name(NamedTuple):
@@ -113,6 +138,18 @@ def split(point: str) -> Name:
     worker, _, rest = point.partition("/")
     site, _, alias = rest.rpartition("#")[0].partition("[")
     return Name(worker.partition("~")[0], site, alias.removesuffix("]"))
+
+
+def done_at(point: str, what: str) -> str:
+    """A fault's text: ``crash-after``, ``kafka:kill`` or ``{worker}-postgres:down=1`` at a point of that worker."""
+    link, colon, harm = what.partition(":")
+    return f"{link.replace('{worker}', split(point).worker)}:{harm}@{point}" if colon else f"{point}:{what}"
+
+
+def apart(fault: str) -> tuple[str, str]:
+    """The point in a fault's text, and what is done there; the action need not be known here."""
+    first, _, last = fault.partition("@") if _BAD_LINK.fullmatch(fault) else fault.rpartition(":")[::-1]
+    return last, first
 
 
 @dataclass(frozen=True)
