@@ -8,6 +8,10 @@ from typing import Any
 
 from chaos.errors import MissingPart
 
+FIND_AGAIN = {"metadata.recovery.rebootstrap.trigger.ms": 1000}
+"""For each client of Kafka. After a freeze a lone broker says for a moment that there is none, and librdkafka drops it;
+by default it asks the bootstrap servers again after five minutes."""
+
 
 def psycopg() -> Any:
     """The module `psycopg`."""

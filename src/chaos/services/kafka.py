@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from chaos.errors import MissingPart, ProcessDied
 from chaos.services.cache import Jar, fetch_jars
-from chaos.services.clients import confluent_kafka, require_client
+from chaos.services.clients import FIND_AGAIN, confluent_kafka, require_client
 from chaos.services.ports import Port, lease_port
+from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _FIRST_RUN_S = 60.0
 _ANSWER_S = 5.0
 _MEMBERS = 16  # each has a few threads
 
+_numbers = itertools.count()
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -88,24 +91,27 @@ class SpareListener:
 
 
 @dataclass
-class Kafka:
-    """A Kafka cluster. `process` is None for one that somebody else runs; then there are no spare listeners."""
+class Kafka(Server):
+    """A Kafka cluster. One that somebody else runs has no spare listeners."""
 
     bootstrap: str
     process: Process | None = None
+    again: Callable[[], Process] | None = None
     spare: list[SpareListener] = field(default_factory=list)
     ports: tuple[Port, ...] = ()  # held for as long as the broker runs
+    data: Path | None = None
+    name: str = field(default="kafka", init=False)
 
     @functools.cached_property
     def admin(self) -> Any:
         """A client for administration, made at first use and kept: its answers die with it."""
         settings = {"bootstrap.servers": self.bootstrap, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100}
-        return confluent_kafka().admin.AdminClient({**settings, "log_level": 0})
+        return confluent_kafka().admin.AdminClient({**settings, **FIND_AGAIN, "log_level": 0})
 
     @functools.cached_property
     def _members(self) -> Callable[[str], Any]:
         """Clients that belong to a group and join it never, by its name; the latest are kept."""
-        settings = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        settings = {"bootstrap.servers": self.bootstrap, **FIND_AGAIN, "log_level": 0}
         return functools.lru_cache(_MEMBERS)(lambda group: confluent_kafka().Consumer({**settings, "group.id": group}))
 
     def committed(self, group: str, partitions: Sequence[Any]) -> dict[tuple[str, int], int]:
@@ -165,6 +171,11 @@ class Kafka:
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
 
+    def forget(self) -> None:
+        """Remove the data of one of our own that has ended."""
+        if self.data is not None:
+            shutil.rmtree(self.data, ignore_errors=True)
+
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until the cluster answers.
 
@@ -191,7 +202,7 @@ def start_kafka(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Kaf
     jars = cache.entry(f"kafka-{VERSION}", lambda place: _fetch(place, cache))
     name = f"kafka-{VERSION}-java-{java.version}"
     prepared = cache.entry(name, lambda place: _prepare(supervisor, cache, java, jars, place))
-    data = supervisor.run_dir / f"kafka-{len(supervisor.processes)}"
+    data = supervisor.run_dir / f"kafka-{next(_numbers)}"  # several may start at once
     shutil.copytree(prepared / "data", data)
     kafka = _launch(supervisor, java, jars, data, [f"-XX:SharedArchiveFile={prepared / _ARCHIVE}"])
     kafka.require_reachable(deadline)
@@ -316,8 +327,8 @@ def _launch(supervisor: Supervisor, java: Java, jars: Path, data: Path, options:
     # Libraries for compression are unpacked there, and a killed runtime does not remove them.
     options = [*options, f"-Djava.io.tmpdir={supervisor.run_dir}"]
     argv = [*_java_command(java, jars, options), "kafka.Kafka", str(properties)]
-    process = supervisor.spawn("kafka", argv, env=_environment())
-    return Kafka(ports[0].address, process, spare, ports)
+    spawn = functools.partial(supervisor.spawn, "kafka", argv, env=_environment())
+    return Kafka(ports[0].address, spawn(), spawn, spare, ports, data)
 
 
 def _java_command(java: Java, jars: Path, options: list[str]) -> list[str]:

@@ -54,6 +54,21 @@ class Local:
         for started in as_completed(waiting):
             started.result()
 
+    def another_toxiproxy(self) -> Toxiproxy:
+        """A Toxiproxy for whoever needs one of their own, who ends it."""
+        return start_toxiproxy(self._supervisor, self._cache, Deadline(_START_S))
+
+    def end(self) -> None:
+        """End the servers, whatever has befallen them; their data, and the leases of their ports."""
+        self._pool.shutdown(cancel_futures=True)
+        for started in self._started.values():
+            if not started.cancelled() and not _failed(started):
+                server = started.result()
+                if not server.ended:
+                    server.kill()
+                server.forget()
+        self.close()
+
     def close(self) -> None:
         """End the leases of the servers' ports; the servers themselves end with the supervisor."""
         self._pool.shutdown(wait=False, cancel_futures=True)

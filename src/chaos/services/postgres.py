@@ -14,25 +14,31 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import math
 import os
 import pwd
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
 
 from chaos.errors import MissingPart
 from chaos.services.clients import psycopg, require_client
 from chaos.services.ports import Port, lease_port
+from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chaos.services.cache import Cache
     from chaos.workers.supervisor import Process, Supervisor
 
+_numbers = itertools.count()
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -51,16 +57,18 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Postgres:
-    """A Postgres server: `dsn` connects to its maintenance database as a user who may create databases.
+@dataclass
+class Postgres(Server):
+    """A Postgres server: `dsn` connects to its maintenance database as a user who may create databases."""
 
-    `process` is None for a server that somebody else runs.
-    """
+    orderly: ClassVar[int] = signal.SIGINT  # who is connected is sent away
 
     dsn: str
     process: Process | None = None
+    again: Callable[[], Process] | None = None
     port: Port | None = None  # held for as long as the server runs
+    data: Path | None = None
+    name: str = field(default="postgres", init=False)
 
     def database_url(self, name: str) -> str:
         """``postgresql://…`` of another database of this server: the form that clients of all languages take."""
@@ -93,6 +101,11 @@ class Postgres:
         if self.port is not None:
             self.port.close()
 
+    def forget(self) -> None:
+        """Remove the data of one of our own that has ended."""
+        if self.data is not None:
+            shutil.rmtree(self.data, ignore_errors=True)
+
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers a query.
 
@@ -120,7 +133,7 @@ def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> 
     user = _unprivileged()
     programs = _programs(cache)
     template = cache.entry(_template_name(user), lambda place: _initialise(supervisor, programs, place, user, deadline))
-    data = supervisor.run_dir / f"postgres-{len(supervisor.processes)}"
+    data = supervisor.run_dir / f"postgres-{next(_numbers)}"  # several may start at once
     # By another process: a thousand small files would keep this one's threads from starting the broker.
     copying = supervisor.spawn("postgres-copy", ["cp", "-a", str(template / "data"), str(data)])
     if copying.wait(deadline).status != 0:
@@ -129,9 +142,8 @@ def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> 
     options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *options]
     # Told to end by SIGQUIT, it ends at once and takes its System V segment along; SIGKILL would leave that behind.
-    process = supervisor.spawn("postgres", argv, env=_environment(), user=user, farewell=signal.SIGQUIT)
-    dsn = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
-    server = Postgres(dsn, process, port)
+    spawn = partial(supervisor.spawn, "postgres", argv, env=_environment(), user=user, farewell=signal.SIGQUIT)
+    server = Postgres(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", spawn(), spawn, port, data)
     server.require_reachable(deadline)
     return server
 

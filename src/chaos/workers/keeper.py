@@ -26,8 +26,8 @@ How nothing is left behind
     when the supervisor's end of the socket closes or the supervisor's process dies, which the kernel reports however
     it died. Orphans of its children are handed to it (child subreaper), so it kills until it has no children left.
     Should it be killed itself, each direct child has its farewell (SIGKILL, where nothing else was asked for) as its
-    parent-death signal. What remains then are directories; the next supervisor sweeps those that nobody holds a lock
-    on.
+    parent-death signal. What remains then are directories, and a server that a drill had frozen; the next supervisor
+    sweeps those that nobody holds a lock on.
 """
 
 from __future__ import annotations
