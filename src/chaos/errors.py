@@ -7,6 +7,7 @@
     ├── WrongChecksum     a downloaded file is not the one that was asked for
     ├── NotInTime         what was waited for did not come; also a TimeoutError
     ├── ProcessDied       a server or worker ended by itself
+    ├── ServerGone        a server that faults are carried out with cannot be spoken to
     ├── UnknownName       a name nobody knows, with the nearest one that is known
     └── NotHolding        a drill's verdict is not `holds`; also an AssertionError
         ├── Violated      an invariant was broken
@@ -73,6 +74,14 @@ class ProcessDied(ChaosError):
     def __init__(self, name: str, *, how: Exit | None, log: Path) -> None:
         self.name, self.how, self.log = name, how, log
         super().__init__(f"{name} {how or 'is gone'}{tails([log])}")
+
+
+class ServerGone(ChaosError):
+    """A server that faults are carried out with cannot be spoken to."""
+
+    def __init__(self, server: str, address: str, *, why: str, remedy: str) -> None:
+        self.server, self.address, self.why, self.remedy = server, address, why, remedy
+        super().__init__(f"{server} at {address} cannot be spoken to: {why}. {remedy}")
 
 
 class UnknownName(ChaosError, LookupError):

@@ -9,12 +9,13 @@ import importlib.util
 import json
 import os
 import shutil
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chaos.errors import MissingPart, ProcessDied
+from chaos.errors import ChaosError, MissingPart, ProcessDied, ServerGone
 from chaos.services.ports import Port, lease_port
 from chaos.waiting import Deadline, wait_until
 
@@ -27,6 +28,7 @@ _SOURCE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
 _FLAGS = f"-ldflags=-s -w -X github.com/Shopify/toxiproxy/v2.Version={VERSION}"
 _PROGRAM = "toxiproxy-server"
 _CALL_S = 3.0  # a call to its control interface may hang (Shopify/toxiproxy#558)
+_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # whatever proxy the environment names
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,32 @@ class Toxiproxy:
     port: Port | None = None  # held for as long as the server runs
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One call of its HTTP interface; what it answered, decoded."""
+        """One call of its HTTP interface; what it answered, decoded.
+
+        Raises:
+            ChaosError: it refused; with what it said.
+            OSError: no answer came, in 3 s.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data=data, method=method)  # noqa: S310 - our own server
-        with urllib.request.urlopen(request, timeout=_CALL_S) as reply:  # noqa: S310 - our own server
-            return json.loads(reply.read() or b"null")
+        try:
+            with _directly(request, timeout=_CALL_S) as reply:
+                return json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as refused:
+            with refused:
+                said = " ".join(refused.read().decode(errors="replace").split())
+            raise ChaosError(f"Toxiproxy refused {method} {path} of {body}: {refused.code} {said}") from refused
+
+    def gone(self, error: OSError) -> ServerGone:
+        """The error to raise when no answer came."""
+        address = self.url.partition("//")[2]
+        if self.process is not None and self.process.exit is not None:
+            why = f"its process {self.process.exit}, so no link that goes through it has a way to its service"
+            remedy = f"Its log, {self.process.log}, may say why; the next drill with a bad network starts another."
+        else:
+            why = f"no answer came in {_CALL_S:g} s ({error})"
+            remedy = "Nothing of the call counts; another takes its place."
+        return ServerGone("Toxiproxy", address, why=why, remedy=remedy)
 
     def release(self) -> None:
         """End the lease of its port."""
@@ -71,7 +94,8 @@ def start_toxiproxy(supervisor: Supervisor, cache: Cache, deadline: Deadline) ->
     """Start a Toxiproxy of our own; it answers when this returns."""
     program = shutil.which(_PROGRAM) or str(_built(supervisor, cache, deadline))
     port = lease_port()
-    process = supervisor.spawn("toxiproxy", [program, "-host", "127.0.0.1", "-port", str(port)])
+    env = {**os.environ, "LOG_LEVEL": "info"}  # by itself it writes several lines for each connection
+    process = supervisor.spawn("toxiproxy", [program, "-host", "127.0.0.1", "-port", str(port)], env=env)
     server = Toxiproxy(f"http://{port.address}", process, port)
     server.require_reachable(deadline)
     return server
