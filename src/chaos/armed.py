@@ -50,12 +50,15 @@ class Armed:
         self.unfit: list[str] = []  # faults that could never be done where they were asked for, and why
         self.history: list[history.Event] = [history.Began(time.time(), str(schedule))]
         self.number = 0  # the wire's for this arming
+        self.away = 0  # servers that are, by a fault
+        self.outages = 0  # how often one went away
         self.held = 0  # workers that were stopped for good and are not back
         self.failure: BaseException | None = None
         self.troubles: list[str] = []
         self.faults = dict(enumerate(schedule.faults))
         self._waiting = dict(self.faults)
         self._working: set[int] = set()
+        self._standing: set[int] = set()  # bad links that stay so until nothing else is left to do
         self._begun: set[int] = set()  # faults that have fired, by number
         self._moves = 0
         self._sites: set[str] = set()
@@ -104,11 +107,37 @@ class Armed:
         self._waiting.pop(number, None)
         self._working.add(number)
 
+    def stands(self, number: int) -> None:
+        """It has done its work, and stands until nothing else is left to do."""
+        self._working.discard(number)
+        self._standing.add(number)
+
+    @property
+    def standing(self) -> list[Fault]:
+        """What stands until nothing else is left to do."""
+        return [self.faults[number] for number in sorted(self._standing)]
+
+    def mend(self) -> None:
+        """Nothing else is left to do: what stands is at work again until it has been healed."""
+        self._working |= self._standing
+        self._standing.clear()
+
     def over(self, number: int) -> Fault | None:
         """A fault is waited for no longer, and has nothing more to do."""
         self._waiting.pop(number, None)
         self._working.discard(number)
+        self._standing.discard(number)
         return self.faults.get(number)
+
+    def spoiled(self, fault: Fault, links: tuple[str, ...]) -> None:
+        """Links are bad from here on."""
+        self._moves += 1
+        self.history.append(history.Spoiled(time.time(), str(fault), links))
+
+    def healed(self, fault: Fault, links: tuple[str, ...], seconds: float) -> None:
+        """They are whole again."""
+        self._moves += 1
+        self.history.append(history.Healed(time.time(), str(fault), links, seconds))
 
     def broke(self, fault: Fault, worker: str, what: str, *, alone: bool = False) -> None:
         """A fault was carried out."""
@@ -183,13 +212,12 @@ class Armed:
         missing = [fault for fault in list(self._waiting.values()) if fault not in self.not_reached]
         missed = [f"{fault} did not fire: its point was not reached; {seen}" for fault in missing]
         services = {fault.site.partition(".")[0] for fault in missing}
-        missed += [f"{self.faults[number]} was still at work" for number in sorted(self._working)]
+        missed += [f"{self.faults[number]} was still at work" for number in sorted(self._working | self._standing)]
         missed += [self._unwired[service] for service in sorted(services & self._unwired.keys())]
         return missed + self.troubles + ([f"a fault failed: {self.failure}"] if self.failure is not None else [])
 
 
-def armed_fault(fault: Fault) -> messages.ArmedFault:
-    """A fault of a schedule as the wire is told of it."""
-    return messages.ArmedFault(
-        str(fault), fault.worker, fault.incarnation, fault.site, fault.key, fault.nth, fault.action, fault.value
-    )
+def armed_fault(fault: Fault, links: tuple[int, ...] = ()) -> messages.ArmedFault:
+    """A fault of a schedule as the wire is told of it; of what it calls a link, the ports."""
+    point = (fault.worker, fault.incarnation, fault.site, fault.key, fault.nth)
+    return messages.ArmedFault(str(fault), *point, fault.action, fault.value, links)

@@ -106,7 +106,7 @@ def _command(commands: Any, name: str, run: Callable[..., int], what: str) -> ar
 
 def _choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--faults", nargs="+", type=_fault, metavar="FAULT", help="crash-after, freeze=held,0.2 and so on"
+        "--faults", nargs="+", type=_fault, metavar="FAULT", help="crash-after, freeze=held,0.2, kafka:kill and so on"
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="WORKER[/SITE]", help="break only these")
 
@@ -141,11 +141,10 @@ def _seconds(text: str) -> float:
 
 
 def _fault(text: str) -> str:
-    from chaos import faults  # noqa: PLC0415 - `--help` must not pay for it
+    from chaos.schedule import Fault, done_at  # noqa: PLC0415 - `--help` must not pay for it
 
     try:
-        action, _, value = text.partition("=")
-        faults.kind(action).check(value)
+        Fault.parse(done_at("worker/http.post", text))
     except ChaosError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text

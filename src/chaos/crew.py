@@ -16,21 +16,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import queue
 import signal
-import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.armed import Armed, armed_fault
+from chaos.errands import Errands
 from chaos.errors import ChaosError, ProcessDied
+from chaos.network import Network
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
+from chaos.workers.proc import alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
     from typing import Self
 
     from chaos.lane import Lane, Worker
@@ -41,11 +42,14 @@ _START_S = 30.0
 _DEATH_S = 1.0
 _QUIET_S = 0.02
 _RESTLESS_S = 0.2
+_AGAIN_S = 0.5
+_FAREWELL_S = 2.0
 _BLIND = {
     "raw": "what its connection did could not be seen",
     "astray": "the wire broke its connection off",
     "broken": "nothing that the wire says of it counts",
 }
+_LOSES = ("lose-request", "lose-reply", "refuse")
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
 
 
@@ -81,28 +85,6 @@ class Member:
         return self.started >= 0 and self.process.exit is not None and not self.held
 
 
-class _Errands:
-    """A thread that does what it is given, one after the other, until it is closed. What it is given must not raise."""
-
-    def __init__(self, name: str) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def add(self, errand: Callable[[], None]) -> None:
-        """Have it done, soon."""
-        self._queue.put(errand)
-
-    def close(self) -> None:
-        """Return when all was done."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (errand := self._queue.get()) is not None:
-            errand()
-
-
 class Crew:
     """See the module's docstring. Use it as a context manager; leaving it kills them all."""
 
@@ -112,9 +94,11 @@ class Crew:
         self._lane, self._workers = lane, tuple(workers)
         self._members: dict[str, Member] = {}
         self._armed: Armed | None = None
+        self._owing: dict[str, float] = {}  # who has lost a request or a reply and not done anything since; until when
         self.overhear: Callable[[messages.Event], None] = lambda _event: None  # all that the wire says; must not wait
-        self._recovery = _Errands("onecharge-recovery")
-        self._orders = _Errands("onecharge-orders")
+        self._recovery = Errands("onecharge-recovery")
+        self._orders = Errands("onecharge-orders")
+        self.network = Network(lane, lambda: self._armed)
 
     def __enter__(self) -> Self:
         self._lane.listen(self._arrive)
@@ -135,6 +119,7 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self._recovery.close()
         self._orders.close()
+        self.network.close()
         self._lane.listen(None)
         for member in self._members.values():
             if member.started >= 0:
@@ -148,19 +133,37 @@ class Crew:
         return tuple(member.process.log for member in self._members.values())
 
     def require_healthy(self) -> None:
-        """Raise `ProcessDied` if a worker ended by itself, and whatever stopped a recovery."""
+        """Raise `ProcessDied` if a worker ended by itself that nobody starts again, and whatever stopped a recovery."""
         if self._armed is not None and self._armed.failure is not None:
             raise self._armed.failure
         for member in self._members.values():
-            if member.died:
+            if member.worker.managed and self._armed is not None:
+                self._manage(member, self._armed)
+            elif member.died:
                 member.told = True
                 raise ProcessDied(member.name, how=member.process.exit, log=member.process.log)
+
+    def _manage(self, member: Member, armed: Armed) -> None:
+        """Start it again if it ended by itself; if it ends once more, that is seen at the next look."""
+        with self._lane.supervisor.changing():
+            if not member.died:
+                return
+            member.held += 1  # by this thread, of several that may look
+            armed.note(f"{member.name} {member.process.exit} by itself, and is started again")
+        try:
+            self._restart(member)
+            armed.started(member.name, member.process.pid)
+        except ProcessDied:
+            pass
+        finally:
+            with self._lane.supervisor.changing():
+                member.held -= 1
 
     def untold(self) -> list[str]:
         """Who ended by itself since a drill last looked, each said once."""
         found = []
         for member in self._members.values():
-            if member.died and not member.told:
+            if member.died and not member.told and not member.worker.managed:
                 member.told = True
                 found.append(f"{member.name} {member.process.exit} by itself, after the last drill had been judged")
         return found
@@ -170,6 +173,34 @@ class Crew:
         for member in self._members.values():
             if member.process.exit is not None:
                 self._restart(member)
+
+    def reroute(self, schedule: Schedule) -> None:
+        """Have a detour for the links that a schedule makes bad, and for no other; see `chaos.services.detours`.
+
+        An open connection cannot be moved, so the workers that this is about are started anew.
+        """
+        links = self._lane.links
+        toxics = (fault for fault in schedule.faults if not fault.is_outage)
+        moved = links.misled({port for fault in toxics for port in self.network.links_of(fault)})
+        members = [self._members[label] for label in {link.label for link in moved}]
+        for member in members:
+            with self._lane.supervisor.changing():
+                member.doomed = True
+            member.process.stop(Deadline(_FAREWELL_S))
+            links.cut(member.key)
+            links.bury(member.key)
+        try:
+            links.reroute(moved)
+        finally:
+            for member in members:
+                self._restart(member)
+
+    def mend(self) -> None:
+        """Nothing else is left to do in this drill: heal what stands until then."""
+        with self._lane.supervisor.changing():
+            if self._armed is not None:
+                self._armed.mend()
+        self._lane.links.wire.do(messages.Mend)
 
     def wait(self, seconds: float) -> None:
         """Return when something has happened on the wire or to a worker, or after so long."""
@@ -190,6 +221,16 @@ class Crew:
         while (left := self._last_arrival + _QUIET_S - time.time()) > 0 and not deadline.passed:
             self._lane.supervisor.wait_for(lambda: False, Deadline(min(left, deadline.left)))
 
+    def redone(self) -> None:
+        """Return when those who have lost a request or a reply have done something again, or had the time for it.
+
+        A drill may be settled before that: the server has done what was asked, and only its client does not know. What
+        that does then, such as to read again, would be of the next drill.
+        """
+        until = Deadline(max([0.0, *(until - time.monotonic() for until in list(self._owing.values()))]))
+        self._lane.supervisor.wait_for(lambda: not self._owing, until)
+        self._owing.clear()
+
     @contextlib.contextmanager
     def armed(self, schedule: Schedule, certain: Collection[str] = ()) -> Iterator[Armed]:
         """Have the schedule's faults carried out at their points, for as long as this lasts; see `Armed`."""
@@ -202,7 +243,9 @@ class Crew:
 
         def arm(number: int) -> messages.Arm:
             armed.number = number
-            return messages.Arm(number, tuple(map(armed_fault, schedule.faults)))
+            return messages.Arm(
+                number, tuple(armed_fault(fault, self.network.links_of(fault)) for fault in schedule.faults)
+            )
 
         wire.do(arm)
         try:
@@ -215,6 +258,9 @@ class Crew:
             finally:
                 with self._lane.supervisor.changing():
                     self._armed = None
+                    self._owing = {
+                        label: time.monotonic() + _AGAIN_S for label in self._owing
+                    }  # it was silent until now
             # A worker held at its point is killed and brought back before anybody goes on.
             deadline = Deadline(_START_S)
             if not self._lane.supervisor.wait_for(lambda: not armed.held, deadline) and armed.failure is None:
@@ -252,7 +298,7 @@ class Crew:
         with self._lane.supervisor.changing(quietly=quietly):
             armed = self._armed
             self._happened += not quietly
-            self.overhear(event)
+            self._overhear(event)
             if isinstance(event, messages.Order):
                 self._ordered(event, armed)
             elif armed is None:
@@ -269,10 +315,18 @@ class Crew:
                 armed.note(f"{event.worker} {event.kind}: {event.text}")
                 if event.kind in _BLIND:
                     armed.blind(f"{event.worker}: {_BLIND[event.kind]}: {event.text}")
-            elif isinstance(event, messages.Reached | messages.Fired | messages.Failed):
+            elif isinstance(event, messages.Reached | messages.Stands | messages.Fired | messages.Failed):
                 self._fault(event, armed)
 
+    def _overhear(self, event: messages.Event) -> None:
+        if isinstance(event, messages.Seen):
+            self._owing.pop(event.worker, None)
+        self.overhear(event)
+
     def _ordered(self, order: messages.Order, armed: Armed | None) -> None:
+        if order.links:
+            self.network.ordered(order, armed)
+            return
         member = self._members[order.worker]
         whole = order.what == "kill" and not order.pid
         if member.doomed or order.life != member.incarnation or (whole and armed is None):
@@ -285,17 +339,24 @@ class Crew:
             armed.held += 1
         self._orders.add(functools.partial(self._carry_out, member, order, armed, taken=whole))
 
-    def _fault(self, event: messages.Reached | messages.Fired | messages.Failed, armed: Armed) -> None:
+    def _fault(
+        self, event: messages.Reached | messages.Stands | messages.Fired | messages.Failed, armed: Armed
+    ) -> None:
         if event.armed != armed.number:
             return
         if isinstance(event, messages.Reached):
             armed.reached(event.fault)
+            return
+        if isinstance(event, messages.Stands):
+            armed.stands(event.fault)
             return
         fault, member = armed.faults[event.fault], self._members[event.worker]
         if isinstance(event, messages.Failed) and event.displaced and armed.certain:
             armed.note(f"{fault} was not carried out: {event.reason}")
             return
         armed.over(event.fault)
+        if fault.action in _LOSES and not event.killed:
+            self._owing[event.worker] = time.monotonic() + _AGAIN_S
         if isinstance(event, messages.Fired):
             armed.broke(fault, member.name, event.what, alone=event.alone)
         else:
@@ -315,7 +376,7 @@ class Crew:
                 os.kill(order.pid, _SIGNALS[order.what])
                 if order.what == "kill":
                     gone = Deadline(_DEATH_S)
-                    wait_until(f"process {order.pid} to be gone", lambda: not _alive(order.pid), gone, every=0.001)
+                    wait_until(f"process {order.pid} to be gone", lambda: not alive(order.pid), gone, every=0.001)
             elif not process.signal(_SIGNALS[order.what]):
                 error = f"{member.name} had ended"
         except BaseException as failure:  # noqa: BLE001 - handed to the drill, which waits for it
@@ -335,7 +396,7 @@ class Crew:
         """Kill who waits at a checkpoint, and bring it back."""
         try:
             self._lane.links.cut(member.key)
-            name, ended = member.name, member.process.kill()
+            name, ended = member.name, self._started(member, member.incarnation).kill()
             try:
                 self._require_killed(member, pid)
             finally:
@@ -365,7 +426,7 @@ class Crew:
             member.told = True  # by this
             raise ProcessDied(member.name, how=member.process.exit, log=member.process.log)
         try:
-            wait_until(f"process {pid} to be gone", lambda: not _alive(pid), Deadline(_DEATH_S), every=0.001)
+            wait_until(f"process {pid} to be gone", lambda: not alive(pid), Deadline(_DEATH_S), every=0.001)
         except TimeoutError as error:
             msg = (
                 f"{member.name} arrived from process {pid}, which was not killed with process {member.process.pid}: it "
@@ -402,11 +463,3 @@ class Crew:
             self._lane.require_listening(
                 member.worker, member.replica, member.process, deadline, unless=lambda: member.doomed
             )
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in {"Z", "X"}

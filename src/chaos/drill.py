@@ -20,7 +20,7 @@ import time
 import urllib.parse
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chaos import history
 from chaos.errors import ChaosError, Undecided, Violated
@@ -28,7 +28,7 @@ from chaos.waiting import Deadline, wait_until
 from chaos.wire.messages import Name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from chaos.armed import Armed, Fired
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from chaos.lane import Lane
     from chaos.schedule import Fault, Schedule
     from chaos.system import System
+
+T = TypeVar("T")
 
 _CALL_S = 5.0
 _LOOK_S = 0.01
@@ -276,22 +278,51 @@ def _settle(system: System, keys: Sequence[str], armed: Armed, deadline: Deadlin
     looked, quiet, moves = Deadline(0), 0.0, -1
     while True:
         system.crew.require_healthy()
-        fine = not armed.busy and not judge(system, keys, settled=True)
+        fine = not armed.busy and _no_violation(system, keys, armed)
         reached = fine and armed.done
         if reached or looked.passed:
             moved = armed.moves
-            outstanding = system.outstanding()
+            outstanding = _outstanding(system, armed)
             looked = Deadline(_LOOK_S)
             if outstanding or moves != moved or not quiet:
                 quiet, moves = 0.0 if outstanding else time.monotonic(), moved
             patience = 0.0 if reached else _LATE_S if fine and armed.late else system.grace
             over = quiet and time.monotonic() >= quiet + patience and not armed.busy
             if over and _nothing_came(system, armed, moves):
-                return True
+                if not armed.standing:
+                    return True
+                system.crew.mend()  # and once more, on a network that is whole
         if deadline.passed:
-            what = system.outstanding() or "faults that have not fired, or effects in flight"
+            what = _outstanding(system, armed) or "faults that have not fired, or effects in flight"
+            what += "".join(
+                f"; {one} stands until then, and may be what keeps it: give seconds" for one in armed.standing
+            )
             raise deadline.missed("the system to settle", what, system.crew.logs)
         system.crew.wait(_LOOK_S)
+
+
+def _no_violation(system: System, keys: Sequence[str], armed: Armed) -> bool:
+    """Whether nothing is wrong, as far as that can be known."""
+    found = _asked(lambda: judge(system, keys, settled=True), armed)
+    return found is not None and not found
+
+
+def _outstanding(system: System, armed: Armed) -> str:
+    """What is left to do."""
+    left = _asked(system.outstanding, armed)
+    return "a server is away" if left is None else left
+
+
+def _asked(question: Callable[[], T], armed: Armed) -> T | None:
+    """What is found out by asking servers; None while one is away, by a fault, of whom nothing can be asked."""
+    before = armed.outages
+    if not armed.away:
+        try:
+            return question()
+        except Exception:
+            if armed.outages == before:
+                raise
+    return None
 
 
 def _nothing_came(system: System, armed: Armed, moves: int) -> bool:

@@ -66,6 +66,8 @@ class Ground(abc.ABC):
 
         Args:
             faults: what to do at each point, such as ``crash-after`` or ``freeze=held,0.2``; by default all there is.
+                Of links and servers, which take seconds, only what is named: ``{worker}-postgres:down=1`` is that
+                link of whoever comes to the point, ``kafka:kill`` the server (`chaos.toxics`, `chaos.outages`).
             only: workers, or sites of workers such as ``payment/http.post``, to break; by default all.
             depth: 2 to break again at every point of each recovery.
             baseline: a file with the points that are expected. Where there is none it is written, to be looked at.
@@ -100,7 +102,7 @@ class Ground(abc.ABC):
                 minute more.
             max_faults: in one schedule.
             count: of schedules, after which it ends as well.
-            faults: what to do at points; by default all there is.
+            faults: what to do at points, as for `sweep`.
             only: workers, or sites of workers, to break; by default all.
             seed: of what is drawn.
         """

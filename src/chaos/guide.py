@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, fault: Fault) -> Kind:
         """The kind of a fault."""
-        return cls(fault.worker, fault.incarnation > 0, fault.site, f"{fault.action}={fault.value}".rstrip("="))
+        return cls(fault.worker, fault.incarnation > 0, fault.site, fault.act)
 
 
 class Pair(NamedTuple):

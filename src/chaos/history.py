@@ -119,6 +119,27 @@ class Broke(_Event, frozen=True):
         return f"{self.fault}: {self.worker} {self.what}"
 
 
+class Spoiled(_Event, frozen=True):
+    """A link fault began: what goes over these links (``payment.0-kafka``) meets it from here on."""
+
+    fault: str
+    links: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.fault}: {', '.join(self.links)} bad"
+
+
+class Healed(_Event, frozen=True):
+    """These links are whole again, by a round trip over each; it took so many `seconds` to make and to prove."""
+
+    fault: str
+    links: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.fault}: {', '.join(self.links)} whole again, verified in {self.seconds:.3f} s"
+
+
 class Spared(_Event, frozen=True):
     """A fault was reached and not carried out; `unfit`: it never could be, there."""
 
@@ -160,7 +181,9 @@ class Judged(_Event, frozen=True):
         return "; ".join((self.status, *self.violations, *self.reasons))
 
 
-Event: TypeAlias = Began | Named | Accepted | Arrived | Asked | Replied | Broke | Spared | Started | Noted | Judged
+Event: TypeAlias = (
+    Began | Named | Accepted | Arrived | Asked | Replied | Broke | Spared | Spoiled | Healed | Started | Noted | Judged
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode

@@ -18,6 +18,7 @@ environment at import time is not what the worker is told.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shlex
 import socket
@@ -26,11 +27,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from chaos.errors import ChaosError
+from chaos.errors import ChaosError, UnknownName
 from chaos.invariants import Ledger
 from chaos.links import Links
-from chaos.services.clients import confluent_kafka, psycopg
+from chaos.services.clients import FIND_AGAIN, confluent_kafka, psycopg
+from chaos.services.detours import answers
 from chaos.services.ports import Port, lease_port
+from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from chaos.errors import Told
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
+    from chaos.services.toxiproxy import Toxiproxy
     from chaos.sweep import Shard
     from chaos.workers.supervisor import Process, Supervisor
 
@@ -53,6 +57,7 @@ READER = {  # of a consumer that reads up to an end, and leaves no trace
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": 10,
     "log_level": 0,
+    **FIND_AGAIN,
 }
 
 
@@ -63,7 +68,9 @@ class Worker:
     `run` is a function without arguments that can be imported by name (it is run in a fork of a warm parent), or a
     command line. `http` says that it serves HTTP on 127.0.0.1 at the port it is given. What a fault on the wire kills
     is its process group; with `kill` ``"process"`` only the one process that owns the connection, as when one of
-    several forked servers dies and its parent, which lives on, starts another.
+    several forked servers dies and its parent, which lives on, starts another. One that ends by itself makes a verdict
+    unknown, unless it is `managed`: then it is started again, as by a service manager, and a drill in which that
+    happens notes it.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Worker:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     http: bool = False
     kill: Literal["group", "process"] = "group"
+    managed: bool = False
 
     @property
     def call(self) -> str | None:
@@ -92,12 +100,24 @@ class Worker:
 
 
 @dataclass
-class Trusted:
-    """A worker that is never broken. Its `ledger` is what drills are judged by."""
+class Trusted(Server):
+    """A worker that is never broken, but for what befalls servers. Its `ledger` is what drills are judged by."""
 
+    name: str
     url: str
     ledger: Ledger
     process: Process
+    again: Callable[[], Process]
+
+    def require_reachable(self, deadline: Deadline) -> None:
+        """Wait until it answers over HTTP: the kernel accepts connections for who stands still."""
+
+        def answer() -> bool:
+            self.process.require_running()
+            return answers(self.url.rpartition("/")[2], "http")
+
+        what = f"{self.name} at {self.url} to answer"
+        wait_until(what, answer, deadline, retry_on=(OSError,), logs=[self.process.log], every=0.005)
 
 
 @dataclass
@@ -124,17 +144,22 @@ class Lane:
         postgres: Postgres | None,
         kafka: Kafka | None,
         topics: Mapping[str, int],
+        toxiproxy: Callable[[], Toxiproxy],
+        own_servers: bool = False,
     ) -> None:
         self.name, self.supervisor, self.files, self.directory = name, supervisor, files, directory
         self.topics = {short: f"{name}.{short}" for short in topics}
         self.postgres = postgres.database_url(name) if postgres else ""
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
-        self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka)
+        self._servers: dict[str, Server] = {one.name: one for one in (postgres, kafka) if one is not None}
+        self._own_servers = own_servers
+        self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka, toxiproxy=toxiproxy)
         self._ports: dict[tuple[str, int], Port] = {}
         self._trusted: dict[str, Trusted] = {}
         self._processes: list[Process] = []
         self._connection: Any = None
+        self._stale = False
         self._producer: Any = None
         self._reader: Any = None
         self.evidence: list[str] = []  # of what the harness itself has written: see `chaos.audit`
@@ -153,6 +178,26 @@ class Lane:
     def services(self) -> Mapping[str, Trusted]:
         """The trusted workers, by name."""
         return self._trusted
+
+    def server(self, name: str) -> Server:
+        """``postgres``, ``kafka`` or a trusted worker, to kill, freeze, end, or start again: `chaos.services.server`.
+
+        Raises:
+            UnknownName: the lane has no such server.
+            ChaosError: other lanes use it.
+        """
+        if name in self._trusted:
+            return self._trusted[name]
+        if name not in self._servers:
+            raise UnknownName("server", name, [*self._servers, *self._trusted])
+        if not self._own_servers:
+            msg = f"{name} is not lane {self.name}'s own: other drills use it. Make the lane with own_servers=True"
+            raise ChaosError(msg)
+        return self._servers[name]
+
+    def forget_connections(self) -> None:
+        """A server was killed: what was open to it is not any more, and nobody has said so. From any thread."""
+        self._stale = True
 
     @property
     def kafka_admin(self) -> Any:
@@ -200,7 +245,10 @@ class Lane:
         return self._rows(query)
 
     def _connected(self) -> Any:
+        if self._stale and self._connection is not None:
+            self._connection.close()
         if self._connection is None or self._connection.closed:
+            self._stale = False
             self._connection = psycopg().connect(self.postgres, autocommit=True, application_name="onecharge")
         return self._connection
 
@@ -222,6 +270,7 @@ class Lane:
                 "linger.ms": 0,
                 "partitioner": "murmur2_random",
                 "log_level": 0,
+                **FIND_AGAIN,
             }
             self._producer = confluent_kafka().Producer(settings)
         self._producer.produce(self.topics[topic], value, key, on_delivery=lambda *report: reports.append(report))
@@ -361,14 +410,19 @@ class Lane:
             raise ChaosError(msg)
         path = self.files / ledger
         worker = Worker(name, run, env={**env, "LEDGER": str(path).replace("{", "{{").replace("}", "}}")}, http=True)
-        label = f"{name}.0"
-        self.links.enlist(label, name, 0)  # so that what it writes to the lane's own servers is known, too
-        process = self.start(worker, wired=True)
-        self.links.started(label, process.pid)
-        self.require_listening(worker, 0, process, Deadline(_START_S))
+        label, lives = f"{name}.0", itertools.count()
+
+        def start() -> Process:
+            self.links.enlist(label, name, 0, life=next(lives))  # so that what it writes to our own servers is known
+            process = self.start(worker, wired=True)
+            self.links.started(label, process.pid)
+            return process
+
         url = f"http://{self.port(worker, 0).address}"
-        self.links.add_service(url)
-        made = self._trusted[name] = Trusted(url, Ledger(path, key=key), process)
+        made = Trusted(name, url, Ledger(path, key=key), start(), start)
+        self.require_listening(worker, 0, made.process, Deadline(_START_S))
+        self.links.add_service(url, name=name)
+        self._trusted[name] = made
         return made
 
     def recorder(self, url: str, *, ledger: str, key: str) -> Recorded:

@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from chaos.errors import ChaosError
+from chaos.services.detours import Detour, Detours
 from chaos.services.kafka import SPARE_LISTENERS
 from chaos.services.ports import Port, lease_port
-from chaos.wire.messages import Bury, Cut, Enlist, Look, OpenLink, Started
+from chaos.wire.messages import Bury, Cut, Enlist, Look, OpenLink, Reroute, Started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from chaos.services.kafka import Kafka, SpareListener
+    from chaos.services.toxiproxy import Toxiproxy
+    from chaos.toxics import Toxic
     from chaos.wire.client import Wire
     from chaos.workers.supervisor import Supervisor
 
@@ -39,17 +43,54 @@ class _Service:
     address: str
     record: str = ""
     key: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link that was opened: of which worker, to what server, at which port of ours."""
+
+    label: str
+    protocol: str
+    service: str  # the name of a trusted worker, else the protocol
+    upstream: str
+    listens: int
+
+    @property
+    def name(self) -> str:
+        """``payment.0-kafka``."""
+        return f"{self.label}-{self.service}"
+
+    def called(self, name: str) -> bool:
+        """Whether a schedule's ``payment-kafka`` means it, for one, or ``kafka``, which is everybody's."""
+        return name in self.calls
+
+    @property
+    def calls(self) -> set[str]:
+        """What a schedule may call it."""
+        role, services = self.label.rpartition(".")[0], {self.service, self.protocol}
+        return services | {f"{role}-{service}" for service in services}
 
 
 class Links:
     """See the module's docstring. The wire process is started when the first link is needed."""
 
-    def __init__(self, supervisor: Supervisor, name: str, *, postgres: str, kafka: Kafka | None) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        name: str,
+        *,
+        postgres: str,
+        kafka: Kafka | None,
+        toxiproxy: Callable[[], Toxiproxy],
+    ) -> None:
         self.unwired: dict[str, str] = {}
         self._supervisor, self._name = supervisor, name
         self._postgres, self._kafka = postgres, kafka
         self._services: dict[str, _Service] = {}
         self._addresses: dict[tuple[str, str], str] = {}
+        self._open_links: dict[int, Link] = {}
+        self._detours, self._ways = Detours(toxiproxy), dict[int, Detour]()
         self._ports: list[Port] = []
         self._listeners: list[SpareListener] = []
         self._stack = contextlib.ExitStack()
@@ -66,16 +107,17 @@ class Links:
         try:
             self._stack.close()
         finally:
+            self._detours.end()
             for port in self._ports:
                 port.close()
             if self._kafka is not None:
                 self._kafka.spare.extend(self._listeners)
 
-    def add_service(self, url: str, record: Path | None = None, key: str = "") -> None:
+    def add_service(self, url: str, record: Path | None = None, key: str = "", *, name: str = "") -> None:
         """Give every worker a link of its own to the HTTP service at `url`, wherever it is told that."""
         written = _http_address(url)
         address = written if ":" in written else f"{written}:80"
-        self._services[written] = _Service(address, str(record or ""), key)
+        self._services[written] = _Service(address, str(record or ""), key, name)
 
     def stands_before(self, url: str) -> bool:
         """Whether some worker has a link to the HTTP service at `url`."""
@@ -108,6 +150,67 @@ class Links:
             for numeric in _numeric(address)
         )
         return self.wire.do(lambda number: Look(number, addresses))
+
+    def named(self, name: str) -> list[Link]:
+        """The links that a schedule calls ``payment-kafka``, one a replica, or ``kafka``; none if there is none."""
+        return [link for link in self._of_workers if link.called(name)]
+
+    @property
+    def names(self) -> set[str]:
+        """What a schedule may call a link."""
+        return {name for link in self._of_workers for name in link.calls}
+
+    @property
+    def _of_workers(self) -> list[Link]:
+        """All but those of trusted workers, which are never made bad."""
+        trusted = {f"{service.name}.0" for service in self._services.values()}
+        return [link for link in self._open_links.values() if link.label not in trusted]
+
+    def misled(self, wanted: Collection[int]) -> list[Link]:
+        """The links that have no detour and are `wanted` to, or have one and need none."""
+        return [link for port, link in self._open_links.items() if (port in wanted) != (port in self._ways)]
+
+    def reroute(self, links: Iterable[Link]) -> None:
+        """Give links a detour that have none, and take it from the others. Nobody must be connected there.
+
+        Raises:
+            NotInTime: a service does not answer by way of its detour.
+            ServerGone: Toxiproxy does not.
+        """
+        for link in links:
+            way = self._ways.pop(link.listens, None)
+            if way is not None:
+                self._forward(link, 0)
+                self._detours.close(way)
+                continue
+            way = self._ways[link.listens] = self._detours.open(link.name, link.upstream, link.protocol)
+            self._forward(link, way.listens.number)
+
+    def _forward(self, link: Link, by: int) -> None:
+        self.wire.do(lambda number: Reroute(number, link.listens, by))
+
+    def heal_all(self) -> None:
+        """Have every detour there is be whole. See `chaos.services.detours.Detours.heal_all`."""
+        self._detours.heal_all()
+
+    def spoil(self, ports: Iterable[int], toxic: Toxic) -> tuple[str, ...]:
+        """Make links bad; their names. See `chaos.services.detours.Detours.spoil`.
+
+        Raises:
+            ChaosError: one takes no detour.
+        """
+        straight = [self._open_links[port].name for port in ports if port not in self._ways]
+        if straight:
+            raise ChaosError(f"{', '.join(straight)} takes no detour: a schedule has to name it")
+        ways = [self._ways[port] for port in ports]
+        self._detours.spoil(ways, toxic)
+        return tuple(way.name for way in ways)
+
+    def heal(self, ports: Iterable[int]) -> tuple[str, ...]:
+        """Make them whole; their names. See `chaos.services.detours.Detours.heal`."""
+        ways = [self._ways[port] for port in ports if port in self._ways]
+        self._detours.heal(ways)
+        return tuple(way.name for way in ways)
 
     def postgres(self, label: str) -> str:
         """The URL of the lane's database for one worker."""
@@ -154,6 +257,7 @@ class Links:
         known = [one for one in self._services.values() if one.address == upstream]
         service = known[-1] if known else _Service(upstream)
         at = listens.number
+        self._open_links[at] = Link(label, protocol, service.name or protocol, upstream, at)
         self.wire.do(lambda number: OpenLink(number, label, protocol, at, host, int(port), service.record, service.key))
         return listens.address
 

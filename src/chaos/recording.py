@@ -53,6 +53,7 @@ class Recording:
     checkpoints: frozenset[str]  # points that are checkpoints
     unanswered: frozenset[str]  # points of effects to which no server replies
     same: Mapping[str, str]  # by point: the one before which a crash is the same as a crash after this one
+    links: frozenset[str]  # what schedules may call links
     audited: str
     runs: tuple[Verdict, ...] = field(repr=False)
     reasons: tuple[str, ...] = ()
@@ -119,6 +120,7 @@ def record(system: System) -> Recording:
         checkpoints=frozenset(event.point for run in runs for event in run.history if isinstance(event, Arrived)),
         unanswered=frozenset(name for run in runs for name in _unanswered(run.history)),
         same=dict(set.intersection(*(set(_neighbours(run.history, apart)) for run in runs[-2:]))),
+        links=frozenset(system.lane.links.names),
         audited=", ".join(f"{count} {what}" for what, count in audit.counted.items() if count)
         or "nothing: there is no server",
         runs=tuple(runs),

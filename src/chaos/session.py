@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from chaos.errors import Told
     from chaos.lanes import Make
+    from chaos.services.kafka import Kafka
+    from chaos.services.postgres import Postgres
 
 
 class Session:
@@ -70,7 +72,7 @@ class Session:
             raise ChaosError(f"{lanes} lanes: expected at least one")
         self.count, self.shard, self.live = lanes, Shard.parse(shard), live
         self.supervisor = Supervisor(self.output / "logs")
-        self._local = Local(self.supervisor, progress=progress)
+        self._local, self._progress = Local(self.supervisor, progress=progress), progress
         self._external = External(postgres=postgres, kafka=kafka)
         self._mark = secrets.token_hex(3)  # other runs may use the same servers
         self._numbers = itertools.count()
@@ -108,24 +110,30 @@ class Session:
         return Lanes(self, make, self.count if count is None else count)
 
     @contextlib.contextmanager
-    def lane(self, *, schema: str | Path | None = None, topics: Mapping[str, int] | None = None) -> Iterator[Lane]:
+    def lane(
+        self,
+        *,
+        schema: str | Path | None = None,
+        topics: Mapping[str, int] | None = None,
+        own_servers: bool = False,
+    ) -> Iterator[Lane]:
         """A fresh lane; see `chaos.lane`.
 
         Args:
             schema: a file of SQL to set up the lane's database with, or the SQL itself; None for no Postgres at all.
             topics: short name and number of partitions of each topic; None for no Kafka at all.
+            own_servers: not those that other lanes use, nor any that you run; so that schedules may break them
+                (`chaos.outages`). They take two seconds to start, and end with the lane.
         """
         name = f"lane_{self._mark}_{next(self._numbers)}"
-        ours = [] if schema is None or self._external.postgres else ["postgres"]
-        ours += [] if topics is None or self._external.kafka else ["kafka"]
-        self._local.start(*ours)
-        postgres = None if schema is None else self._external.postgres or self._local.postgres
-        kafka = None if topics is None else self._external.kafka or self._local.kafka
         files = self.output / "lanes" / name
         files.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
+            wanted = {"postgres": schema is not None, "kafka": topics is not None}
+            postgres, kafka = self._servers(stack, **wanted, own=own_servers)
             if postgres is not None:
-                stack.callback(postgres.drop_database, name)
+                if not own_servers:
+                    stack.callback(postgres.drop_database, name)
                 postgres.create_database(name, _sql(schema, self.directory))
             lane = Lane(
                 name,
@@ -135,13 +143,30 @@ class Session:
                 postgres=postgres,
                 kafka=kafka,
                 topics=topics or {},
+                toxiproxy=self._local.another_toxiproxy,
+                own_servers=own_servers,
             )
             lane.on_verdict, lane.live, lane.shard = self.on_verdict, self.live, self.shard
             if kafka is not None and topics:
-                stack.callback(kafka.delete_topics, lane.topics.values())
+                if not own_servers:
+                    stack.callback(kafka.delete_topics, lane.topics.values())
                 kafka.create_topics({lane.topics[short]: count for short, count in topics.items()})
             stack.callback(lane.close)
             yield lane
+
+    def _servers(
+        self, stack: contextlib.ExitStack, *, postgres: bool, kafka: bool, own: bool
+    ) -> tuple[Postgres | None, Kafka | None]:
+        """Those that are wanted; `stack` ends those of a lane's own."""
+        local, external = self._local, self._external
+        if own:
+            local, external = Local(self.supervisor, progress=self._progress), External()
+            stack.callback(local.end)
+        ours = ["postgres"] if postgres and not external.postgres else []
+        ours += ["kafka"] if kafka and not external.kafka else []
+        local.start(*ours)
+        found = external.postgres or local.postgres if postgres else None
+        return found, external.kafka or local.kafka if kafka else None
 
 
 def _sql(schema: str | Path | None, directory: Path) -> str:

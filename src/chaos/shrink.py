@@ -43,9 +43,10 @@ def smaller(schedule: Schedule, allowed: Collection[str] | None = None) -> Itera
     for number, fault in enumerate(faults):
         simpler = SIMPLE[: SIMPLE.index(fault.action) if fault.action in SIMPLE else None]
         for action in (one for one in simpler if allowed is None or one in allowed):
-            one = replace(fault, action=action, value="")
+            one = replace(fault, action=action, value="", link="")
             yield Schedule((*faults[:number], one, *_behind(faults, number, _kills(one) - _kills(fault))))
-        known = kinds.kind(fault.action).swept if fault.value and fault.action in kinds.registered() else ()
+        ours = fault.value and not fault.link and fault.action in kinds.registered()
+        known = kinds.kind(fault.action).swept if ours else ()
         if "" in known and (allowed is None or fault.action in allowed):
             yield Schedule((*faults[:number], replace(fault, value=""), *faults[number + 1 :]))
     for key in sorted({fault.key for fault in faults if fault.key.rpartition("-")[2].isdecimal()}):

@@ -26,7 +26,7 @@ from chaos.drill import Result
 from chaos.errors import ChaosError, UnknownName
 from chaos.history import Arrived
 from chaos.recording import names
-from chaos.schedule import CRASH_BEFORE, Fault, Schedule, split
+from chaos.schedule import CRASH_BEFORE, PROTOCOLS, Fault, Schedule, done_at, split
 from chaos.wire.steps import Effect
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Sweep(Result):
         for verdict in self.verdicts:
             first = verdict.schedule.faults[0]
             if len(verdict.schedule.faults) == 1 and verdict.fired:
-                done[first.point].append(str(first).removeprefix(f"{first.point}:"))
+                done[first.point].append(first.act)
         for point, other in self.merged.items():
             done[point] += [CRASH_AFTER] if CRASH_BEFORE in done[other] else []
         return "".join(f"{point}  {' '.join(sorted(what)) or 'NOT BROKEN'}\n" for point, what in done.items())
@@ -287,7 +287,7 @@ def alone(recording: Recording, points: Sequence[str], faults: Sequence[str]) ->
     """Each pair of point and fault that can be, once."""
     for point in points:
         for what in faults:
-            fault = Fault.parse(f"{point}:{what}")
+            fault = Fault.parse(done_at(point, what))
             if not (_impossible(recording, point, fault) or _elsewhere(recording, points, faults, fault)):
                 yield fault
 
@@ -306,7 +306,13 @@ def _again(sweep: Sweep, roles: Collection[str]) -> Iterator[Schedule]:
 
 def _impossible(recording: Recording, point: str, fault: Fault) -> bool:
     if point in recording.checkpoints:
-        return fault.action != CRASH_BEFORE
+        return bool(fault.link) or fault.action != CRASH_BEFORE
+    service = fault.link.removeprefix(f"{fault.worker}-")
+    if service != fault.link:  # a link of its own, which it need not have, or has not been seen to use
+        used = {one.site.partition(".")[0] for one in map(split, recording.points) if one.worker == fault.worker}
+        return fault.link not in recording.links or service in PROTOCOLS - used
+    if fault.link:
+        return False
     effect = Effect(0, fault.site, (), b"", answered=point not in recording.unanswered)
     return bool(kinds.kind(fault.action).impossible(effect))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chaos.invariants import Invariant, Ledger
     from chaos.lane import Lane, Worker
     from chaos.recording import Recording
+    from chaos.schedule import Fault
 
 _LOOK_S = 0.01
 
@@ -122,8 +123,11 @@ class System(Ground):
     def run(self, plan: Schedule) -> Verdict:
         """One drill, without the checks of its schedule that `drill` makes, and not told to anybody."""
         untold = self.crew.untold()
+        self.crew.network.restore()
         self.crew.revive()
+        self.crew.redone()
         left = self._left_over()
+        self.crew.reroute(plan)
         if not plan.faults or not all(fault.key for fault in plan.faults):
             self.crew.rest()  # what counts without a key might count what comes late from the drill before
         verdict = run_drill(self, plan)
@@ -141,6 +145,11 @@ class System(Ground):
             self.crew.wait(_LOOK_S)
         return left
 
+    def _require_wired(self, fault: Fault) -> None:
+        for service, why in self.lane.links.unwired.items():
+            if fault.link.endswith(service):
+                raise ChaosError(f"{fault}: {why}, so the wire does not stand on that link")
+
     def _require_known(self, plan: Schedule) -> None:
         names = [worker.name for worker in self.workers]
         for fault in plan.faults:
@@ -148,6 +157,11 @@ class System(Ground):
                 raise ChaosError(f"{fault}: {fault.worker} is trusted, it keeps a ledger and is never broken")
             if fault.worker not in names:
                 raise UnknownName("worker", fault.worker, names)
+            if fault.link and not self.crew.network.links_of(fault):
+                self._require_wired(fault)
+                raise UnknownName("link", fault.link, self.lane.links.names)
+            if fault.is_outage:
+                self.lane.server(fault.link)  # is it ours to break?
             if self.recording is None:
                 fault.require_known_site()
         if self.recording is not None and plan.faults:

@@ -39,6 +39,14 @@ def exits_afterwards() -> None:
     sys.exit(3)
 
 
+def exits_after_each() -> None:
+    """Works on one job and ends with code 4."""
+    while not (jobs := _jobs()):
+        time.sleep(0.001)
+    _work(jobs[0])
+    sys.exit(4)
+
+
 def repeats_late() -> None:
     """Takes effect once more a moment after all is done."""
     while True:

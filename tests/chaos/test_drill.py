@@ -19,7 +19,7 @@ from chaos import (
     nothing_lost,
     one_effect_per_key,
 )
-from chaos.history import Arrived, Asked, Began
+from chaos.history import Arrived, Asked, Began, Noted
 from chaos.schedule import Schedule
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
@@ -54,13 +54,14 @@ def queue(
     workload: Callable[[Run], object] = one_job,
     grace: float = 0.3,
     within: float = 10,
+    managed: bool = False,
 ) -> Iterator[System]:
     """A system of one worker `w`, without any server."""
     with session.lane() as lane:
         ledger = Ledger(lane.files / "ledger.jsonl", key=key)
         with System(
             lane,
-            workers=[Worker("w", worker, env={"FILES": "{files}"})],
+            workers=[Worker("w", worker, env={"FILES": "{files}"}, managed=managed)],
             workload=workload,
             settled=[Condition("no jobs", no_jobs)],
             invariants=[one_effect_per_key(ledger), nothing_lost(ledger)],
@@ -99,6 +100,29 @@ def test_worker_that_ends_after_its_drill(onecharge: Session) -> None:
     """A worker that ends by itself once all is done is told by the next drill, or at the latest at the end."""
     with pytest.raises(Undecided, match="exited with code 3"), queue(onecharge, odd_workers.exits_afterwards) as system:
         system.drill()
+
+
+def test_worker_that_is_managed(onecharge: Session) -> None:
+    """A worker that ends by itself is started again where somebody manages it, and that is told; else nobody knows."""
+
+    def jobs(run: Run) -> None:
+        for _ in range(3):
+            one_job(run)
+
+    with queue(onecharge, odd_workers.exits_after_each, workload=jobs, managed=True) as system:
+        for _ in range(2):
+            verdict = system.drill()
+            verdict.require_holds()
+            told = [event.text for event in verdict.history if isinstance(event, Noted)]
+            assert told[:2] == [f"w~{n} exited with code 4 by itself, and is started again" for n in range(2)]
+    with queue(onecharge, odd_workers.exits_after_each, workload=jobs) as system:
+        assert system.drill().status == "unknown"
+
+
+def test_managed_worker_that_never_comes_back(onecharge: Session) -> None:
+    """A worker that ends as often as it is started makes the drill unknown in the end."""
+    with queue(onecharge, odd_workers.exits_on_restart, within=2, managed=True) as system:
+        assert system.drill(DONE).status == "unknown"
 
 
 def test_effect_after_the_verdict(onecharge: Session) -> None:

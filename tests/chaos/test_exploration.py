@@ -21,7 +21,7 @@ from chaos.invariants import Violation
 from chaos.recording import Recording
 from chaos.schedule import Schedule
 from chaos.strategies import Saved
-from chaos.sweep import Shard, run_sweep
+from chaos.sweep import Shard, alone, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,16 @@ POINTS = tuple(
     for n in (1, 2, 3)
 )
 FIRST = Schedule.parse(f"{POINTS[0]}:crash-before")
-RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, "all", (Verdict(Schedule(), ()),))
+RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, frozenset(), "all", (Verdict(Schedule(), ()),))
+
+
+def test_a_link_that_a_worker_does_not_have() -> None:
+    """A fault of each worker's own link is tried where there is one, and the worker uses it."""
+    recording = replace(RECORDING, links=frozenset({"pay-postgres", "pay-http", "relay-kafka", "relay-http"}))
+    tried = {str(fault) for fault in alone(recording, POINTS, ["{worker}-http:down=1", "{worker}-kafka:down=1"])}
+    assert tried == {f"pay-http:down=1@{point}" for point in POINTS if point.startswith("pay")} | {
+        f"relay-kafka:down=1@{point}" for point in POINTS if point.startswith("relay")
+    }
 
 
 class Place(Ground):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chaos.report.story import moments
-from chaos.schedule import split
+from chaos.schedule import apart, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +56,7 @@ class Group:
 
 def _place(fault: str) -> tuple[str, str]:
     """Role and site, and what was done there."""
-    point, _, action = fault.rpartition(":")
+    point, action = apart(fault)
     name = split(point)
     return f"{name.worker}/{name.site}", action
 

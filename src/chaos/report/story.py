@@ -12,8 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.history import Accepted, Arrived, Asked, Broke, Judged, Named, Noted, Replied, Spared, Started
-from chaos.schedule import split
+from chaos.history import (
+    Accepted,
+    Arrived,
+    Asked,
+    Broke,
+    Healed,
+    Judged,
+    Named,
+    Noted,
+    Replied,
+    Spared,
+    Spoiled,
+    Started,
+)
+from chaos.schedule import apart, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,7 +155,7 @@ def moments(history: Sequence[Event]) -> list[Moment]:
     broken: dict[str, list[str]] = {}
     for event in history:
         if isinstance(event, Broke):
-            point, _, action = event.fault.rpartition(":")
+            point, action = apart(event.fault)
             broken.setdefault(point, []).append(action)
     found = []
     for event in history:
@@ -187,8 +200,8 @@ def _other(event: Event, at: float, lives: _Lives, names: Mapping[str, str]) -> 
             found = Moment(at, "spared", what=event.fault, detail=event.reason)
         case Started():
             found = Moment(at, "start", lives.named(event), f"pid {event.pid}")
-        case Noted():
-            found = Moment(at, "note", what=event.text)
+        case Noted() | Spoiled() | Healed():
+            found = Moment(at, "note", what=str(event))
         case Judged():
             found = Moment(at, "judged", what=event.status, detail="; ".join((*event.violations, *event.reasons)))
     return [found] if found else []
@@ -222,7 +235,7 @@ def story(told: Sequence[Moment], alias: str) -> list[Step]:
 
 def _context(one: Moment, points: set[str]) -> bool:
     """Whether it is told although it is about no key: but for a fault that stands with the effect it was done at."""
-    return one.kind in {"start", "spared"} or (one.kind == "fault" and one.what.rpartition(":")[0] not in points)
+    return one.kind in {"start", "spared"} or (one.kind == "fault" and apart(one.what)[0] not in points)
 
 
 def _steps(one: Moment, shown: Sequence[Moment], *, again: bool) -> list[Step]:
@@ -233,7 +246,7 @@ def _steps(one: Moment, shown: Sequence[Moment], *, again: bool) -> list[Step]:
             return [Step(one.at, "accepted: the system answers for it from here on")]
         case "start":
             return [Step(one.at, f"{one.lane} was started in its place")]
-    point, _, action = one.what.rpartition(":")
+    point, action = apart(one.what)
     where = point.partition("/")[2]
     if one.kind == "spared":
         return [Step(one.at, f"{action} at {where} was not carried out: {one.detail}", broke=True)]

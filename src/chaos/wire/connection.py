@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from chaos.wire.flow import End, Flow
+from chaos.wire.flow import End, Flow, Server
 from chaos.wire.messages import Answered, Closed, Noted, Opened, Seen
 from chaos.wire.steps import Answer, Astray, Delivered, Drop, Effect, Given, Insert, Pass, Raw, Reply, Wait
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import socket
 
     from chaos.wire.frame import Frame
-    from chaos.wire.proxy import Link, Member, Proxy
+    from chaos.wire.link import Link
+    from chaos.wire.proxy import Member, Proxy
     from chaos.wire.steps import Step
 
 _OVERDUE_S = 0.25
@@ -55,7 +56,7 @@ class Connection:
     def __init__(self, proxy: Proxy, link: Link, member: Member, number: int) -> None:
         self.proxy, self.link, self.member, self.number = proxy, link, member, number
         self.protocol = link.make()
-        self.client, self.server = End(self), End(self)
+        self.client, self.server = End(self), Server(self, link.traffic)
         self.requests = Flow(self.client, self.server, self.protocol.requests)
         self.replies = Flow(self.server, self.client, self.protocol.replies)
         self.requests.other, self.replies.other = self.replies, self.requests
@@ -85,8 +86,9 @@ class Connection:
         self.proxy.send(Opened(time.time(), self.number, self.member.label, self.link.protocol))
         try:
             await loop.connect_accepted_socket(lambda: self.client, accepted)
-            await loop.create_connection(lambda: self.server, self.link.host, self.link.port)
+            await loop.create_connection(lambda: self.server, *self.link.dials)
         except OSError:  # the client has gone already, or nobody listens
+            self.link.traffic[2] += 1
             accepted.close()
             self.client.gone = self.client.gone or self.client.transport is None
             self.server.gone = True
@@ -246,9 +248,13 @@ class Connection:
         """
         if not self._reopen or self.is_cut:
             return
-        server, old = End(self), self.server
+        server, old = Server(self, self.link.traffic), self.server
         server.out, server.into = self.replies, self.requests
-        await asyncio.get_running_loop().create_connection(lambda: server, self.link.host, self.link.port)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: server, *self.link.dials)
+        except OSError:
+            self.link.traffic[2] += 1
+            raise
         self._reopen = False
         self.replies.source = self.requests.sink = self.server = server
         old.close()
@@ -335,10 +341,13 @@ class Connection:
             if not self.requests.finished:
                 self.server.write_eof()
             await self.proxy.until(self._server_ended, _DRAIN_S)
-        if not self._server_ended():
-            self.doubts += [f"{sent.point} was not answered" for sent in self.unanswered.values() if sent.whole]
+        ended, bad = self._server_ended(), bool(self.link.bad)
+        if bad or not ended:  # on a bad network it may come to the server later, whatever has ended on this side
+            why = "is on a bad network" if bad else "was not answered"
+            self.doubts += [f"{sent.point} {why}" for sent in self.unanswered.values() if sent.whole]
             self.doubts += [f"nobody answers {self._forwarded}"] if self._forwarded else []
-            self.doubts += ["a session has not ended"] if farewell else []
+        if farewell and not ended:
+            self.doubts += ["a session has not ended"]
         self.server.reset()
         await self.proxy.until(lambda: self.server.gone, _CANCEL_S)
 

@@ -98,6 +98,40 @@ class End(asyncio.Protocol):
         return self.transport.get_write_buffer_size() + int(queued)
 
 
+class Server(End):
+    """The server's side: what goes over it is counted, in `traffic`; see `chaos.wire.detour.Traffic`."""
+
+    def __init__(self, connection: Connection, traffic: list[int]) -> None:
+        super().__init__(connection)
+        self._traffic, self._left = traffic, False
+
+    def data_received(self, data: bytes) -> None:
+        """It has sent something."""
+        self._traffic[1] += len(data)
+        self.out.feed(data)
+
+    def write(self, data: bytes) -> None:
+        """Send it something, if it is still there."""
+        if not self.gone and self.transport is not None:
+            self._traffic[0] += len(data)
+        super().write(data)
+
+    def close(self) -> None:
+        """Close it when it has been sent everything; that is our doing."""
+        self._left = True
+        super().close()
+
+    def reset(self) -> None:
+        """Close it so that the peer sees a reset; that is our doing too."""
+        self._left = True
+        super().reset()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is closed, by whomever."""
+        self._traffic[3 if self._left else 2] += 1
+        super().connection_lost(error)
+
+
 def _nothing() -> None:
     pass
 

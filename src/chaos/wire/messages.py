@@ -34,6 +34,20 @@ class OpenLink(_Message, frozen=True):
     key: str = ""
 
 
+class Reroute(_Message, frozen=True):
+    """From here on what connects to the link at 127.0.0.1:`listens` is forwarded to 127.0.0.1:`by`; 0 for no detour."""
+
+    number: int
+    listens: int
+    by: int
+
+
+class Mend(_Message, frozen=True):
+    """Nothing else is left to do: what stands without a time of its own need not stand any longer."""
+
+    number: int
+
+
 class Enlist(_Message, frozen=True):
     """From here on connections of `worker`, a replica of `role`, are those of a new incarnation.
 
@@ -72,7 +86,10 @@ class Bury(_Message, frozen=True):
 
 
 class ArmedFault(msgspec.Struct, frozen=True):
-    """A fault of a schedule: what is done at which point. `text` is what the schedule calls it."""
+    """A fault of a schedule: what is done at which point. `text` is what the schedule calls it.
+
+    `links` are those that a toxic is for, by the ports at which they stand.
+    """
 
     text: str
     role: str
@@ -82,6 +99,7 @@ class ArmedFault(msgspec.Struct, frozen=True):
     nth: int
     kind: str
     value: str
+    links: tuple[int, ...] = ()
 
 
 class Arm(_Message, frozen=True):
@@ -129,7 +147,9 @@ class Carried(_Message, frozen=True):
     taken: bool = False
 
 
-Command: TypeAlias = OpenLink | Enlist | Started | Cut | Bury | Arm | Disarm | Name | Look | Count | Carried
+Command: TypeAlias = (
+    OpenLink | Reroute | Enlist | Started | Cut | Bury | Arm | Mend | Disarm | Name | Look | Count | Carried
+)
 
 # -- answers and events --------------------------------------------------------------------------------------------
 
@@ -189,17 +209,30 @@ class Answered(_Message, frozen=True):
 
 
 class Order(_Message, frozen=True):
-    """Do this with the process of that `life`: kill, stop or continue. `pid` is 0 for its whole group."""
+    """Do this with the process of that `life`: kill, stop or continue. `pid` is 0 for its whole group.
+
+    Or with `links`, by the ports at which they stand, for the armed fault of that number: spoil or heal.
+    """
 
     order: int
     what: str
     worker: str
     life: int
     pid: int = 0
+    links: tuple[int, ...] = ()
+    fault: int = 0
 
 
 class Reached(_Message, frozen=True):
     """A fault has begun its work."""
+
+    at: float
+    armed: int
+    fault: int
+
+
+class Stands(_Message, frozen=True):
+    """A fault has done its work and stands until nothing else is left to do (`Mend`)."""
 
     at: float
     armed: int
@@ -240,7 +273,7 @@ class Noted(_Message, frozen=True):
     text: str
 
 
-Event: TypeAlias = Done | Opened | Closed | Seen | Answered | Order | Reached | Fired | Failed | Noted
+Event: TypeAlias = Done | Opened | Closed | Seen | Answered | Order | Reached | Stands | Fired | Failed | Noted
 
 encode = msgspec.json.Encoder().encode
 decode_command = msgspec.json.Decoder(Command).decode

@@ -26,9 +26,11 @@ from chaos.wire.messages import (
     Done,
     Enlist,
     Look,
+    Mend,
     Name,
     Opened,
     OpenLink,
+    Reroute,
     Seen,
     Started,
     decode_command,
@@ -113,11 +115,15 @@ class Conversation(asyncio.Protocol):
         else:
             self.send(Done(command.number, found))  # type: ignore[union-attr]
 
-    def _do(self, command: Command) -> tuple[str, ...]:
+    def _do(self, command: Command) -> tuple[str, ...]:  # noqa: C901 - a line or two for each kind of command
         proxy = self._proxy
         match command:
             case OpenLink():
                 proxy.open_link(command)
+            case Reroute(_, listens, by):
+                proxy.reroute(listens, by)
+            case Mend():
+                proxy.mending.set()
             case Enlist():
                 proxy.enlist(command)
             case Started(_, worker, pid):
@@ -131,15 +137,19 @@ class Conversation(asyncio.Protocol):
             case Count():
                 return tuple(map(str, proxy.count()))
             case Look(_, addresses):
-                real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
-                met = self._watch.around({one.pid for one in proxy.members.values() if one.pid}, real)
-                direct = [
-                    f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
-                    for one in proxy.members.values()
-                    for address in met.get(one.pid, ())
-                ]
-                return (*direct, *proxy.unseen())
+                return self._look(addresses)
         return ()
+
+    def _look(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        proxy = self._proxy
+        real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
+        met = self._watch.around({one.pid for one in proxy.members.values() if one.pid}, real)
+        direct = [
+            f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
+            for one in proxy.members.values()
+            for address in met.get(one.pid, ())
+        ]
+        return (*direct, *proxy.unseen())
 
 
 async def _run() -> None:

@@ -18,33 +18,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos import faults
 from chaos.errors import ChaosError
 from chaos.wire.connection import Connection
+from chaos.wire.detour import Standing
 from chaos.wire.frame import PATIENCE_S, Frame, NotPossible, Unfit
 from chaos.wire.http import Http
 from chaos.wire.kafka import Kafka
+from chaos.wire.link import Link
 from chaos.wire.messages import Carried, Event, Failed, Fired, Noted, Order, Reached
 from chaos.wire.points import Points, alikes
-from chaos.wire.postgres import Postgres
-from chaos.wire.recorder import Recorder
 from chaos.wire.sockets import owners
 from chaos.wire.steps import Answer, Delivered, Effect
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine, Iterator
 
     from chaos.wire.messages import ArmedFault, Enlist, OpenLink
-    from chaos.wire.steps import WireProtocol
 
 _KILL_S, _LAST_WORDS_S = 14.0, 4.0  # together less than whoever disarms has patience for
+_SERVERS_S = 60.0  # for an order about a server; who carries it out gives up before, and says why
 
 
 @dataclass(eq=False)
@@ -68,34 +67,6 @@ class Member:
         return self.stirred + sum(connection.protocol.stirs for connection in self.connections)
 
 
-class Link:
-    """A listening address of one worker, and the server behind it."""
-
-    def __init__(self, proxy: Proxy, told: OpenLink) -> None:
-        self.worker, self.protocol, self.host, self.port = told.worker, told.protocol, told.host, told.port
-        self.listens = told.listens
-        self.connections = 0
-        self.recorder = Recorder(Path(told.record), told.key) if told.record else None
-        self._proxy = proxy
-        self._socket = socket.create_server(("127.0.0.1", told.listens), backlog=1024)
-        self._socket.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._socket, self.accept)
-
-    def make(self) -> WireProtocol:
-        """A protocol for one connection."""
-        if self.protocol == "postgres":
-            return Postgres()
-        return Http() if self.protocol == "http" else self._proxy.kafka(self.worker)
-
-    def accept(self) -> None:
-        """Take in everybody who has connected."""
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            while True:
-                accepted, (_, port) = self._socket.accept()
-                accepted.setblocking(False)
-                self._proxy.accepted(self, accepted, port)
-
-
 class Proxy:
     """See the module's docstring. `send` is given every event."""
 
@@ -105,6 +76,8 @@ class Proxy:
         self.links: list[Link] = []
         self.members: dict[str, Member] = {}
         self.closing = False
+        self.mending = asyncio.Event()
+        self.standing: list[Standing] = []
         self._armed = 0
         self._faults: tuple[ArmedFault, ...] = ()
         self._working: dict[Frame, asyncio.Task[None]] = {}
@@ -121,6 +94,12 @@ class Proxy:
     def open_link(self, told: OpenLink) -> None:
         """Stand at one more address."""
         self.links.append(Link(self, told))
+
+    def reroute(self, listens: int, by: int) -> None:
+        """Forward what connects to a link from here on by a detour, or, with 0, no more."""
+        for link in self.links:
+            if link.listens == listens:
+                link.detour = by
 
     def enlist(self, told: Enlist) -> None:
         """The connections of a worker that are accepted from here on are those of this incarnation."""
@@ -162,6 +141,7 @@ class Proxy:
     def arm(self, number: int, armed: tuple[ArmedFault, ...]) -> None:
         """Count anew, and wait for these faults."""
         self._armed, self._faults = number, armed
+        self.mending.clear()
         self.points.arm(armed)
         for member in self.members.values():
             for connection in member.connections:
@@ -193,8 +173,16 @@ class Proxy:
             reason = f"{self._faults[due[0]].text} was due at the same effect"
             self.send(Failed(time.time(), armed, other, worker, reason, displaced=True))
         self.send(Reached(time.time(), armed, due[0]))
-        self._working[frame] = self._start(self._carry_out(frame, armed, due[0], self._faults[due[0]]))
+        first = self._faults[due[0]]
+        act = self._spoil if first.links else self._carry_out
+        self._working[frame] = self._start(act(frame, armed, due[0], first))
         return frame
+
+    async def _spoil(self, frame: Frame, armed: int, number: int, fault: ArmedFault) -> None:
+        try:
+            await Standing(self, frame, armed, number, fault).carry_out()
+        finally:
+            del self._working[frame]
 
     async def _carry_out(self, frame: Frame, armed: int, number: int, fault: ArmedFault) -> None:
         worker, reason, unfit = frame.connection.member.label, "", False
@@ -296,14 +284,16 @@ class Proxy:
         landed = [text for connection in connections for text in connection.lost_replies]
         return landed, [text for connection in connections for text in connection.doubts]
 
-    async def order(self, what: str, frame: Frame, pid: int = 0) -> Carried:
-        """Have the owner of the processes do something with a frame's worker; how that went."""
+    async def order(
+        self, what: str, frame: Frame, pid: int = 0, *, links: tuple[int, ...] = (), fault: int = 0
+    ) -> Carried:
+        """Have the owner of the processes do something with a frame's worker, or with links; how that went."""
         self._order += 1
         number, member = self._order, frame.connection.member
         done = self._orders[number] = asyncio.get_running_loop().create_future()
-        self.send(Order(number, what, member.label, member.life, pid))
+        self.send(Order(number, what, member.label, member.life, pid, links, fault))
         try:  # not `wait_for`: Python 3.11's loses a cancellation that comes together with the answer
-            await asyncio.wait([done], timeout=3 * PATIENCE_S)
+            await asyncio.wait([done], timeout=_SERVERS_S if links else 3 * PATIENCE_S)
         finally:
             del self._orders[number]
         if not done.done():
@@ -371,7 +361,7 @@ class Proxy:
         again = Effect(1, effect.site, effect.contents, effect.data)
         if link.recorder is not None:
             link.recorder.request(number, connection.member.label, again)
-        reader, writer = await asyncio.open_connection(link.host, link.port)
+        reader, writer = await asyncio.open_connection(*link.dials)
         try:
             async with asyncio.timeout(seconds):
                 writer.write(effect.data)
