@@ -21,7 +21,6 @@ from pipeline.runtime import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-TIMEOUT_S = 3.0  # to connect, and for each wait for bytes. The transaction is open meanwhile.
 AT_ONCE = 16  # requests under way, each on a connection of its own
 LONGEST = 200  # characters of a refusal
 
@@ -51,9 +50,10 @@ class Request(NamedTuple):
 
 
 class Gateway:
-    """Moves money, at `url`."""
+    """Moves money, at `url`. It may be silent for `silence_s`, while the transaction is open."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, silence_s: float = 3) -> None:
+        self._silence_s = silence_s
         self._parts = urlsplit(url.rstrip("/"))
         self._name = f"The gateway at {url}"
         self._connections = [self._connection() for _ in range(AT_ONCE)]
@@ -143,4 +143,4 @@ class Gateway:
         return reply.status, reply.read().decode(errors="replace")
 
     def _connection(self) -> HTTPConnection:
-        return HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)
+        return HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=self._silence_s)

@@ -13,6 +13,7 @@ import random
 import select
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 REMINDER_S = 5.0
+LOOKS = 10  # of a watchdog
 
 # A worker frozen inside its transaction holds locks that its successor waits for. The successor's wait ends and is told
 # of; the frozen one's session is ended by Postgres, and when it wakes it finds itself rolled back.
@@ -83,6 +85,36 @@ class Stop:
     def wait(self, seconds: float, *words: HasFileno) -> None:
         """Return after `seconds`, at once when the process is asked to end, or when there is something to read."""
         select.select([self._reader, *(one.fileno() for one in words)], [], [], seconds)
+
+
+class Watchdog:
+    """Ends the process, with code 1, when a call under it does not return in so many `seconds`.
+
+    For calls into libraries that may wait for ever; `what` says of whom, in the log. Whoever manages the process starts
+    another. Time in which the process stands still is none.
+    """
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what, self._seconds = what, seconds
+        self._calls, self._under_way = 0, False
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._calls += 1
+        self._under_way = True
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way = False
+
+    def _watch(self) -> None:
+        looks, call = 0, 0
+        while looks < LOOKS:
+            time.sleep(self._seconds / LOOKS)
+            looks = looks + 1 if self._under_way and call == self._calls else 0
+            call = self._calls
+        log.error("%s for %g s. Ending: this client will never work again.", self._what, self._seconds)
+        logging.shutdown()
+        os._exit(1)
 
 
 class Outage:

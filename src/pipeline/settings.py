@@ -34,7 +34,13 @@ class Namespaced(_FromEnvironment):
     namespace: str = Field(default="", description="prefix of topic and group names, such as copy1")
 
 
-class Kafka(Namespaced):
+class Patient(_FromEnvironment):
+    """For clients of servers that may fall silent."""
+
+    silence_s: float = Field(default=3, ge=0.1, description="seconds without an answer after which a server is away")
+
+
+class Kafka(Namespaced, Patient):
     """For workers with a broker."""
 
     kafka_bootstrap_servers: str = Field(description="the Kafka to use, such as 127.0.0.1:9092")
@@ -111,7 +117,7 @@ class GroupSettings(ConsumerSettings):
     parking_limit: int = Field(default=10_000, ge=1, description="events that a group parks at most")
 
 
-class Billed(_FromEnvironment):
+class Billed(Patient):
     """For workers that move money."""
 
     gateway_url: str = Field(pattern=r"^http://", description="the payment gateway, such as http://127.0.0.1:8001")

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline import gateway_client as client
 from pipeline.events import Failed, ItemPriced
 from pipeline.gateway.ledger import DECLINED_AMOUNT
 from pipeline.gateway_client import AT_ONCE, Asked, Gateway, Refused
@@ -82,13 +81,13 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def telling(say: Callable[[str], int | None]) -> Iterator[tuple[Told, Gateway]]:
+def telling(say: Callable[[str], int | None], silence_s: float = 3) -> Iterator[tuple[Told, Gateway]]:
     """Such a gateway, and a client of it."""
     with Told(say) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with closing(Gateway(f"http://127.0.0.1:{server.server_address[1]}")) as one:
+            with closing(Gateway(f"http://127.0.0.1:{server.server_address[1]}", silence_s)) as one:
                 yield server, one
         finally:
             server.shutdown()
@@ -140,16 +139,15 @@ def test_a_gateway_that_has_failed_is_asked_one_thing_first(answer: int | None) 
         assert server.seen[0] == ("key-0", 1)
 
 
-def test_silence_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_ends() -> None:
     """A gateway that does not answer in time is away, and is heard when it is back."""
-    monkeypatch.setattr(client, "TIMEOUT_S", 3 * SLOW_S)
     back = threading.Event()
 
     def say(_: str) -> int:
         back.wait(10)
         return 201
 
-    with telling(say) as (_, one):
+    with telling(say, 3 * SLOW_S) as (_, one):
         with pytest.raises(Unavailable, match="timed out"):
             one.charge(asked(1))
         threading.Timer(SLOW_S, back.set).start()

@@ -18,6 +18,7 @@ from pipeline.route.topics import (
     consumer_config,
     full_name,
     producer_config,
+    reader_config,
     require_topic,
 )
 from pipeline.runtime import Unavailable
@@ -25,6 +26,7 @@ from pipeline.settings import ConsumerSettings, Kafka
 
 if TYPE_CHECKING:
     from chaos import Lane
+    from pipeline.route.topics import Config
 
 KAFKA = Kafka(kafka_bootstrap_servers="127.0.0.1:9092", namespace="")
 CONSUMER = ConsumerSettings(database_url="", kafka_bootstrap_servers="127.0.0.1:9092", group_instance_id=None)
@@ -46,6 +48,13 @@ def test_producer() -> None:
     assert config["linger.ms"] == 0
     assert int(str(config["message.timeout.ms"])) <= 10_000
     assert int(str(config["socket.timeout.ms"])) < int(str(config["message.timeout.ms"]))
+
+
+@pytest.mark.parametrize("config", [producer_config(KAFKA), consumer_config(CONSUMER, "payment"), reader_config(KAFKA)])
+def test_every_client(config: Config) -> None:
+    """Each gives up on silence as soon as it was told to, and soon finds a broker again that it was made to forget."""
+    assert config["socket.timeout.ms"] == 1000 * KAFKA.silence_s
+    assert int(str(config["metadata.recovery.rebootstrap.trigger.ms"])) <= 1_000
 
 
 def test_consumer() -> None:

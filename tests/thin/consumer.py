@@ -23,7 +23,7 @@ from msgspec.json import Decoder
 
 from chaos.checkpoint import checkpoint
 from pipeline.events import OrderPlaced
-from pipeline.process.member import broker_error
+from pipeline.process.member import broker_error, commit_watchdog
 from pipeline.route.topics import ORDERS, broker, consumer_config, full_name, reason
 from pipeline.runtime import Outage, Stop, Unavailable
 
@@ -65,6 +65,7 @@ class GroupConsumer:
         self._outage = Outage("Holding at this place, nothing is skipped; trying again")
         self._topic = full_name(settings, ORDERS)
         self._consumer = Consumer(self.config() | {"error_cb": self._broker_error})
+        self._committing = commit_watchdog(settings)
 
     def config(self) -> Config:
         """What its Kafka client is told."""
@@ -96,7 +97,8 @@ class GroupConsumer:
     def commit(self, message: Message) -> None:
         """Return when the broker has stored that this message is done."""
         try:
-            self._consumer.commit(message=message, asynchronous=False)
+            with self._committing:
+                self._consumer.commit(message=message, asynchronous=False)
         except KafkaException as why:
             raise Unavailable(broker(self._settings), f"offset not taken: {reason(why.args[0])}") from why
         checkpoint(f"{self._handler.name}.offset_committed")

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # as its documentation has it
 
 from pipeline.observe.gauges import GROUPS
-from pipeline.route.topics import ORDERS, RETRY, broker, full_name, reader_config, reason
+from pipeline.route.topics import ORDERS, RETRY, broker, client_config, full_name, reader_config, reason
 from pipeline.runtime import Unavailable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Groups:
 
     def __init__(self, settings: Kafka) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2})
+        self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(reader_config(settings))
         self._reader_of_all = Consumer(reader_config(settings) | {"isolation.level": "read_uncommitted"})
         # Ask for what a group has committed, and never subscribe. The admin client's `list_consumer_group_offsets` ends

@@ -33,7 +33,7 @@ from pipeline.quarantine.dead import DeadLetters
 from pipeline.quarantine.letters import POISON, Failure, Letter
 from pipeline.quarantine.parking import Parked, Parking
 from pipeline.route.topics import ORDERS, RETRY, broker, full_name, group_config, is_fatal, reason, require_topic
-from pipeline.runtime import Database, Outage, Stop, Unavailable, begin
+from pipeline.runtime import Database, Outage, Stop, Unavailable, Watchdog, begin
 from pipeline.settings import ConsumerSettings, GroupSettings, load
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ class Member:
         self._retries = full_name(settings, f"{RETRY}.{handler.name}")
         self._topics = [full_name(settings, ORDERS), self._retries]
         self._consumer = Consumer(self.config() | {"error_cb": self._broker_error})
+        self._committing = commit_watchdog(settings)
 
     def config(self) -> Config:
         """What its Kafka client is told."""
@@ -178,7 +179,8 @@ class Member:
         """Return when the broker has stored that these, and what is before them, are done."""
         ends = {one[:2]: TopicPartition(one.topic, one.partition, one.offset + 1) for one in letters}
         try:
-            self._consumer.commit(offsets=list(ends.values()), asynchronous=False)
+            with self._committing:
+                self._consumer.commit(offsets=list(ends.values()), asynchronous=False)
         except KafkaException as why:
             raise Unavailable(broker(self._settings), f"offsets not taken: {reason(why.args[0])}") from why
 
@@ -274,6 +276,17 @@ def broker_error(settings: ConsumerSettings, outage: Outage, error: KafkaError) 
         sys.exit(1)
     if error.code() != KafkaError._TRANSPORT:  # noqa: SLF001 - one connection of several: no news
         outage.tell(f"{broker(settings)}: {reason(error)}")
+
+
+def commit_watchdog(settings: ConsumerSettings) -> Watchdog:
+    """Ends a process whose commit never returns.
+
+    librdkafka gives a commit up when its coordinator is away for as long as a session, and a request that is not
+    answered. But one that it could not even send again, since a broker back from a freeze said that there is no broker
+    at all, is tried for ever (confluent-kafka-python issue 1801; seen in librdkafka 2.16).
+    """
+    patience_s = settings.session_timeout_ms / 1000 + 2 * settings.silence_s
+    return Watchdog(f"{broker(settings)} has not let a commit return", patience_s)
 
 
 def run(handler: type[Handler], member: type[Member] = Member) -> None:

@@ -45,7 +45,8 @@ class Payment:
     events: ClassVar[Sequence[type[Event]]] = (ItemPriced, Failed)
 
     def __init__(self) -> None:
-        self.gateway = Gateway(load(Billed).gateway_url)
+        billed = load(Billed)
+        self.gateway = Gateway(billed.gateway_url, billed.silence_s)
 
     def ready(self) -> None:
         """The gateway is connected to at the first charge."""

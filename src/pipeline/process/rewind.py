@@ -16,7 +16,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 
 from pipeline.observe.gauges import GROUPS
-from pipeline.route.topics import ORDERS, RETRY, broker, full_name, reason
+from pipeline.route.topics import ORDERS, RETRY, broker, client_config, full_name, reason
 from pipeline.runtime import Unavailable, begin
 from pipeline.settings import Kafka, load
 
@@ -34,7 +34,7 @@ def rewind(settings: Kafka, group: str) -> list[TopicPartition]:
     Raises:
         Unavailable: Kafka does not answer, or refuses.
     """
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2})
+    admin = AdminClient(client_config(settings))
     name = full_name(settings, group)
     try:
         there = admin.list_topics(timeout=PATIENCE_S).topics

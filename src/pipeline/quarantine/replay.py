@@ -276,7 +276,8 @@ def charged_once(settings: ReplaySettings, letters: Sequence[Dead]) -> Iterator[
     Raises:
         Unavailable: the gateway does not answer.
     """
-    with closing(Gateway(settings.gateway_url)) if settings.gateway_url else nullcontext() as gateway:
+    url = settings.gateway_url
+    with closing(Gateway(url, settings.silence_s)) if url else nullcontext() as gateway:
         for one in letters:
             order_id = new_order(one)
             if order_id is None or one.age_s <= settings.gateway_keeps_keys_s:

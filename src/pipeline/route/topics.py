@@ -40,7 +40,7 @@ def full_name(settings: Namespaced, name: str) -> str:
 def producer_config(settings: Kafka) -> Config:
     """For a producer whose delivery reports can be believed."""
     return {
-        **_client_config(settings),
+        **client_config(settings),
         "partitioner": "murmur2_random",  # as Java does; the default, CRC32, sends a key to another partition than Java
         "enable.idempotence": True,  # without it a lost reply duplicates and a retried batch overtakes its neighbour
         "acks": "all",  # a report of success then survives the loss of the leader
@@ -53,7 +53,7 @@ def consumer_config(settings: ConsumerSettings, group: str) -> Config:
     """For a member of `group` (its full name) that commits an offset only after the effect is durable."""
     heartbeat_ms = max(settings.session_timeout_ms // 10, 10)
     config: Config = {
-        **_client_config(settings),
+        **client_config(settings),
         "group.id": group,
         "group.protocol": "classic",  # lets a killed static member return at once; KIP-848 refuses it
         "session.timeout.ms": settings.session_timeout_ms,
@@ -80,7 +80,7 @@ def group_config(settings: ConsumerSettings, group: str) -> Config:
 def reader_config(settings: Kafka) -> Config:
     """For who reads a topic to its end, as far as that is committed, and belongs to no group."""
     return {
-        **_client_config(settings),
+        **client_config(settings),
         "group.id": "nobody",  # has to be there, and is never used
         "enable.auto.commit": False,
         "enable.partition.eof": True,
@@ -90,14 +90,19 @@ def reader_config(settings: Kafka) -> Config:
     }
 
 
-def _client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
+def client_config(settings: Kafka) -> dict[str, str | int | float | bool]:
+    """For every client."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "reconnect.backoff.ms": 20,  # part of every start: a static member is back in 25 ms, with the default in 70
         "reconnect.backoff.max.ms": 500,  # a broker restarts in 2 s; the default would let us miss it for 10 s
-        "socket.timeout.ms": 3_000,  # the default, 60 s, is how long a reply lost on a live connection would stall us
+        # The default, 60 s, is how long a reply lost on a live connection would stall us.
+        "socket.timeout.ms": int(1000 * settings.silence_s),
         "socket.nagle.disable": True,  # small requests, each waited for
         "topic.metadata.refresh.fast.interval.ms": 50,  # after a leader is lost
+        # A lone broker that is back from a freeze says for a moment that there is no broker at all, and is dropped. The
+        # default waits five minutes before it asks the bootstrap servers again, and a commit waits with it.
+        "metadata.recovery.rebootstrap.trigger.ms": 1_000,
         "log_level": 2,  # what matters reaches us as errors, and is logged once with what it means
     }
 
@@ -125,7 +130,7 @@ def require_topic(producer: Producer | Consumer, settings: Kafka, name: str, *, 
 
 
 def _create(settings: Kafka, topic: NewTopic) -> None:
-    admin = AdminClient(_client_config(settings))  # kept: what it was asked for ends with it
+    admin = AdminClient(client_config(settings))  # kept: what it was asked for ends with it
     [created] = admin.create_topics([topic], request_timeout=2).values()
     try:
         created.result()
