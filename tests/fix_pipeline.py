@@ -61,6 +61,7 @@ def thin_pipeline(
     rebalanced: bool = False,
     topic_judged: bool = False,
     from_log: bool = False,
+    own_servers: bool = False,
     workload: Callable[[Run], object] | None = None,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
@@ -78,12 +79,13 @@ def thin_pipeline(
         rebalanced: whether a newcomer joins the group, and leaves it, in each drill.
         topic_judged: whether an order may be in the topic only once. True as long as no relay dies or loses a mark.
         from_log: whether the relay is one that reads the log: there is a slot for it.
+        own_servers: as for `Session.lane`. A static member that Kafka has expelled meanwhile may end, and is managed.
         workload: what is done in each drill.
         grace: as for `System`.
         env: more for the consumers.
     """
     with (
-        session.lane(schema=SCHEMA, topics={"orders": partitions}) as lane,
+        session.lane(schema=SCHEMA, topics={"orders": partitions}, own_servers=own_servers) as lane,
         outbox_slot(lane) if from_log else contextlib.nullcontext(),
     ):
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")
@@ -93,7 +95,7 @@ def thin_pipeline(
         workers = [
             Worker("api", api, http=True, env=common),
             Worker("relay", relay, env={**common, "RELAY": "cdc" if from_log else "polling"}),
-            Worker("payment", consumer, replicas, env={**common, **member, **env}),
+            Worker("payment", consumer, replicas, env={**common, **member, **env}, managed=own_servers),
         ]
         published = slot_confirmed() if from_log else no_rows("outbox_pending")
         settled = [published, group_drained("{lane}.payment", "orders")]

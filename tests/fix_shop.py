@@ -21,6 +21,7 @@ from pipeline.publish import relay as relays
 from pipeline.write import api as orders_api
 from tests.fix_groups import DELIVERED, STOCK, STOCK_UP, TABLES, one_row, stock_balanced
 from tests.fix_pipeline import SCHEMA, place
+from tests.fix_slot import outbox_slot, slot_confirmed
 from tests.twins import row_ledger
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class Books(NamedTuple):
     invariants: Sequence[Invariant]
 
 
-def keep_books(lane: Lane) -> Books:
-    """Have a gateway, and a log of each reservation and each mail, in the lane."""
+def keep_books(lane: Lane, published: Condition | None = None) -> Books:
+    """Have a gateway, and a log of each reservation and each mail, in the lane. Polling needs no `published`."""
     lane.execute(DELIVERED)
     row_ledger.setup(lane, TABLES)  # its slot goes with the database
     slot = {"SLOT": row_ledger.slot(lane)}
@@ -76,7 +77,7 @@ def keep_books(lane: Lane) -> Books:
     drained = (group_drained(f"{{lane}}.{name}", "orders") for name in GROUPS)
     return Books(
         psp.url,
-        [no_rows("outbox_pending"), *drained, no_rows("parked_orders"), row_ledger.rows_recorded(TABLES)],
+        [published or no_rows("outbox_pending"), *drained, no_rows("parked_orders"), row_ledger.rows_recorded(TABLES)],
         [
             one_effect_per_key(psp.ledger),
             settled_up(lane, psp.ledger, refunds),
@@ -95,10 +96,12 @@ def shop(
     replicas: int = 1,
     partitions: int = 1,
     dynamic: bool = False,
+    from_log: bool = False,
     workload: Callable[[Run], object] = place_orders,
     grace: float = 1.0,
     within: float = 60.0,
     env: Mapping[str, str] = MappingProxyType({}),
+    own_servers: bool = False,
 ) -> Iterator[System]:
     """API, relay, the three groups and their retry workers, in a lane of their own.
 
@@ -109,25 +112,31 @@ def shop(
         replicas: of it.
         partitions: of the topic.
         dynamic: whether members are dynamic ones of their groups; one that was killed is missed after 0.5 s.
+        from_log: whether the relay is one that reads the log; it is called ``cdc`` then.
         workload: what is done in each drill.
         grace: as for `System`.
         within: likewise.
-        env: more for the payment group and its retry worker.
+        env: more for all of them.
+        own_servers: as for `Session.lane`. A static member that Kafka has expelled meanwhile may end, and is managed.
     """
     topics = {"orders": partitions, **{f"retry.{group}": 1 for group in GROUPS}}
-    with session.lane(schema=SCHEMA, topics=topics) as lane:
-        books = keep_books(lane)
-        common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": books.gateway, **env}
+    with (
+        session.lane(schema=SCHEMA, topics=topics, own_servers=own_servers) as lane,
+        outbox_slot(lane) if from_log else contextlib.nullcontext(),
+    ):
+        books = keep_books(lane, slot_confirmed() if from_log else None)
+        common = {"NAMESPACE": "{lane}", "RELAY_NAME": "relay", "GATEWAY_URL": books.gateway, "SLOT": "{lane}", **env}
+        relay = "cdc" if from_log else "relay"
 
         def member(name: str, main: Callable[[], object], count: int = 1) -> Worker:
             one = {"SESSION_TIMEOUT_MS": "500"} if dynamic else {"GROUP_INSTANCE_ID": f"{name}-{{replica}}"}
-            return Worker(name, main, count, env=common | one)
+            return Worker(name, main, count, env=common | one, managed=own_servers)
 
         with System(
             lane,
             workers=[
                 Worker("api", orders_api.main, http=True, env=common),
-                Worker("relay", relays.main, env=common),
+                Worker(relay, relays.main, env=common | {"RELAY": "cdc" if from_log else "polling"}),
                 member("payment", payment, replicas),
                 member("inventory", inventory.main),
                 member("notification", notification.main),

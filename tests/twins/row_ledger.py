@@ -6,15 +6,18 @@ confirms what is on disk, so that `rows_recorded` says whether it has read every
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos import Condition
 from pipeline.publish.pgoutput import Commit, Decoder, Insert
 from pipeline.publish.replication import Keepalive, Stream
+from pipeline.runtime import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from chaos import Lane
 
 WAIT_S = 0.5  # a report a second, at least
+PAUSE_S = 0.05
 
 
 def setup(lane: Lane, tables: Sequence[str]) -> None:
@@ -54,12 +58,24 @@ def rows_recorded(tables: Sequence[str]) -> Condition:
 
 def main() -> None:
     """Record until SIGKILL. It listens at PORT and never answers: that is how a lane sees that it is there."""
-    stream, decoder = Stream(os.environ["DATABASE_URL"], os.environ["SLOT"], "rows"), Decoder()
-    with (
-        Path(os.environ["LEDGER"]).open("ab", buffering=0) as ledger,
-        socket.create_server(("127.0.0.1", int(os.environ["PORT"]))),
-    ):
-        lines: list[bytes] = []
+    recorder = Recorder(Path(os.environ["LEDGER"]))
+    with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))):
+        while True:
+            with contextlib.suppress(Unavailable):  # Postgres was away; what was not confirmed comes again
+                recorder.record(Stream(os.environ["DATABASE_URL"], os.environ["SLOT"], "rows"))
+            time.sleep(PAUSE_S)
+
+
+class Recorder:
+    """Writes what a stream brings; what comes again is known by its place in the log."""
+
+    def __init__(self, path: Path) -> None:
+        self._ledger = path.open("ab", buffering=0)
+        self._written = 0  # up to here
+
+    def record(self, stream: Stream) -> None:
+        """Until the stream ends."""
+        decoder, lines = Decoder(), list[bytes]()
         while True:
             frame = stream.receive(WAIT_S)
             confirmed = stream.confirmed
@@ -67,8 +83,7 @@ def main() -> None:
             if isinstance(change, Insert):
                 lines.append(line(change))
             elif isinstance(change, Commit):
-                ledger.write(b"".join(lines))
-                os.fsync(ledger.fileno())
+                self._write(lines, change.end_lsn)
                 lines.clear()
                 stream.confirm(change.end_lsn)
             elif isinstance(frame, Keepalive) and not lines:
@@ -76,6 +91,12 @@ def main() -> None:
             # A report is answered by a keepalive: who reports at each of those never rests.
             if frame is None or stream.confirmed > confirmed:
                 stream.report()
+
+    def _write(self, lines: Sequence[bytes], end_lsn: int) -> None:
+        if end_lsn > self._written:
+            self._ledger.write(b"".join(lines))
+            os.fsync(self._ledger.fileno())
+            self._written = end_lsn
 
 
 def line(row: Insert) -> bytes:
