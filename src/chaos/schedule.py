@@ -118,7 +118,7 @@ class Fault:
 
     @property
     def act(self) -> str:
-        """What is done, without where: ``crash-after``, or ``payment-kafka:down=1``."""
+        """What is done, without where, such as ``crash-after`` or ``payment-kafka:down=1``."""
         return f"{f'{self.link}:' if self.link else ''}{self.action}{f'={self.value}' if self.value else ''}"
 
     def __str__(self) -> str:

@@ -73,7 +73,7 @@ class Toxic:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """What Toxiproxy is told: a toxic for each direction."""
+        """What Toxiproxy is told, a toxic for each direction."""
         attributes = {one.metadata["told"]: getattr(self, one.name) for one in self._numbers()}
         return [
             {"name": f"{self.kind}-{stream}", "type": self.kind, "stream": stream, "attributes": attributes}
@@ -82,7 +82,7 @@ class Toxic:
 
     @property
     def words(self) -> list[str]:
-        """What of it is written down: all that is not as it is by itself."""
+        """What of it is written down, which is all that is not as it is by itself."""
         given = [
             (one.name, getattr(self, one.name)) for one in self._numbers() if getattr(self, one.name) != one.default
         ]
@@ -182,7 +182,7 @@ class Down(Toxic):
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """No toxic: the proxy is switched off."""
+        """No toxic, as the proxy is switched off."""
         return []
 
 
