@@ -54,6 +54,15 @@ def no_rows(relation: str) -> Condition:
     return Condition(f"no rows in {relation}", outstanding)
 
 
+def _refresh(lane: Lane) -> None:
+    """Have what asks go by what is so now: by itself it would go by the leaders that it knew, for ever."""
+    kafka = confluent_kafka()
+    with contextlib.suppress(kafka.KafkaException):
+        if lane.kafka_admin.list_topics(timeout=_REFRESH_S).brokers:
+            return
+    lane.renew_kafka_clients()
+
+
 def group_drained(group: str, topic: str) -> Condition:
     """A consumer group has committed the end of every partition of the lane's topic `topic` (its short name).
 
@@ -74,8 +83,7 @@ def group_drained(group: str, topic: str) -> Condition:
         except kafka.KafkaException as error:
             told = error.args[0]
             if told.code() in {getattr(kafka.KafkaError, name) for name in PASSING}:
-                with contextlib.suppress(kafka.KafkaException):  # the client goes by what it knew of leaders, for ever
-                    lane.kafka_admin.list_topics(timeout=_REFRESH_S)
+                _refresh(lane)
                 return f"group {lane.fill(group)}: Kafka says {told.str()!r}"
             raise
         behind = {number: end - committed.get((lane.topics[topic], number), 0) for number, end in ends.items()}

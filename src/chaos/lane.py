@@ -204,6 +204,11 @@ class Lane:
         """A client for administration of the lane's cluster. Ask `committed` where groups stand."""
         return self._cluster.admin
 
+    def renew_kafka_clients(self) -> None:
+        """Have other clients of Kafka in place of the lane's: those have dropped a broker that said there was none."""
+        self._cluster.renew_clients()
+        self._producer = self._reader = None
+
     def committed(self, group: str, partitions: Sequence[Any]) -> dict[tuple[str, int], int]:
         """Where a consumer group stands, by topic and number of the partition; nothing where it has committed nothing.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from chaos import Condition, Session, group_drained
 from chaos.conditions import PASSING
@@ -98,6 +99,29 @@ def test_a_transaction_under_way_may_bring_messages(lane: Lane, producer: Produc
     assert "2 messages behind" in outstanding(lane)
     producer.commit_transaction(PATIENCE_S)
     wait_until_behind(lane, 3)
+
+
+def test_a_client_that_knows_no_broker_is_replaced(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was told that there is no broker, and has dropped the one there was, is not asked for ever."""
+
+    class Lost:
+        """As librdkafka's is then."""
+
+        def list_offsets(self, asked: dict[TopicPartition, object]) -> dict[TopicPartition, Future[object]]:
+            futures: dict[TopicPartition, Future[object]] = {one: Future() for one in asked}
+            for future in futures.values():
+                future.set_exception(KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "No leaders found")))
+            return futures
+
+        def list_topics(self, timeout: float) -> SimpleNamespace:
+            assert timeout
+            return SimpleNamespace(brokers={})
+
+    lane.produce("t", b"x")
+    monkeypatch.setitem(vars(lane._cluster), "admin", Lost())
+    condition = group_drained("{lane}.g", "t")
+    assert "Kafka says 'No leaders found'" in condition.outstanding(lane)
+    assert " 1 messages behind" in condition.outstanding(lane)
 
 
 def test_a_broker_comes_back(tmp_path: Path) -> None:

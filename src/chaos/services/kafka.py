@@ -164,10 +164,14 @@ class Kafka(Server):
                 if error.args[0].code() != kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
 
-    def release(self) -> None:
-        """End the leases of its ports, and the clients, which would go on calling there."""
+    def renew_clients(self) -> None:
+        """Forget the clients there are; others are made when they are needed."""
         self.__dict__.pop("admin", None)
         self.__dict__.pop("_members", None)
+
+    def release(self) -> None:
+        """End the leases of its ports, and the clients, which would go on calling there."""
+        self.renew_clients()
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
 

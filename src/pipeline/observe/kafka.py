@@ -43,6 +43,10 @@ class Groups:
 
     def __init__(self, settings: Kafka) -> None:
         self._settings = settings
+        self._connect()
+
+    def _connect(self) -> None:
+        settings = self._settings
         self._admin = AdminClient(client_config(settings))
         self._reader = Consumer(reader_config(settings))
         self._reader_of_all = Consumer(reader_config(settings) | {"isolation.level": "read_uncommitted"})
@@ -85,6 +89,7 @@ class Groups:
                         yield "consumer_lag_events", (group, topic), events
                         yield "consumer_lag_seconds", (group, topic), max(seconds, held[topic].seconds)
         except KafkaException as why:
+            self._connect()  # a client that has dropped the only broker there is would not come back by itself
             raise Unavailable(broker(self._settings), reason(why.args[0])) from why
 
     def _partitions(self) -> dict[str, list[TopicPartition]]:
