@@ -44,9 +44,15 @@ def family(pid: int) -> Iterator[int]:
 
 
 def owners(pid: int, link_ports: Collection[int]) -> dict[int, int]:
-    """By local port, which process, of `pid` and its descendants, has a connection to one of the links' ports."""
-    rows = {row.inode: row for row in _table(pid).values() if row.to in link_ports}
-    return {rows[inode].port: one for one in family(pid) for inode in _sockets(one) & rows.keys()}
+    """By local port, which process, of `pid` and its descendants, has a connection to one of the links' ports.
+
+    Looked up twice, as the kernel's lists of children and of sockets leave out some while others come and go (proc(5)).
+    """
+    found = dict[int, int]()
+    for _ in range(2):
+        rows = {row.inode: row for row in _table(pid).values() if row.to in link_ports}
+        found |= {rows[inode].port: one for one in family(pid) for inode in _sockets(one) & rows.keys()}
+    return found
 
 
 class Watch:
