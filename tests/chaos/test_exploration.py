@@ -40,10 +40,15 @@ RECORDING = Recording(POINTS, (), (), frozenset(), frozenset(), {}, frozenset(),
 
 def test_a_link_that_a_worker_does_not_have() -> None:
     """A fault of each worker's own link is tried where there is one, and the worker uses it."""
-    recording = replace(RECORDING, links=frozenset({"pay-postgres", "pay-http", "relay-kafka", "relay-http"}))
-    tried = {str(fault) for fault in alone(recording, POINTS, ["{worker}-http:down=1", "{worker}-kafka:down=1"])}
-    assert tried == {f"pay-http:down=1@{point}" for point in POINTS if point.startswith("pay")} | {
-        f"relay-kafka:down=1@{point}" for point in POINTS if point.startswith("relay")
+    recording = replace(RECORDING, links=frozenset({"pay-gateway", "pay-http", "relay-kafka", "relay-http"}))
+    own = [f"{{worker}}-{service}:down=1" for service in ("gateway", "http", "kafka")]
+    tried = {str(fault) for fault in alone(recording, POINTS, own)}
+    used = {"relay": ("kafka",), "pay": ("gateway", "http")}
+    assert tried == {
+        f"{worker}-{service}:down=1@{point}"
+        for point in POINTS
+        for worker in [point.partition("~")[0]]
+        for service in used[worker]
     }
 
 
