@@ -138,7 +138,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{TITLE}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}{MORE}</style>'
         f"<h1>{TITLE}</h1>"
-        "<p>Seconds from when it was whole again until the last effect. Each holds: nothing lost, nothing doubled.</p>"
+        "<p>Seconds from when it was whole again until the last effect. "
+        "Where there is a number nothing was lost, and nothing doubled.</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>\n"
     )
 

@@ -149,7 +149,7 @@ class Proxy:
                     self.send(Noted(time.time(), "raw", member.label, connection.unseen))
 
     async def disarm(self) -> None:
-        """Wait for nothing any more. On return no fault is at work, and nobody is left waiting in silence."""
+        """Wait for nothing any more. On return only what still heals is at work, and nobody waits in silence."""
         self.points.disarm()
         await asyncio.sleep(0)  # a task that is cancelled before it has begun never says how it ended
         killing = [frame for frame in self._working if frame.kills]
