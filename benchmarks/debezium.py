@@ -36,7 +36,8 @@ from chaos.waiting import Deadline, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 VERSION = "3.3.1.Final"
 _NAME = "outbox"

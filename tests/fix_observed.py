@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from chaos import Lane, Session
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 RULES = Path(pipeline.__file__).with_name("observe") / "alerts.yml"
 RUNBOOK = Path(__file__).parents[1] / "docs" / "runbook.md"

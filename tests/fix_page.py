@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from chaos import Lane, Run, Session
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 WITNESS = Path(__file__).with_name("witness.js").read_text(encoding="utf-8")
 PATIENCE_S = 20.0

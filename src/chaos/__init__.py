@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         MissingPart,
         NotHolding,
         NotInTime,
+        PortTaken,
         ProcessDied,
+        ServerGone,
         Undecided,
         UnknownName,
         Violated,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
         one_effect_per_key,
         order_per_key,
     )
-    from chaos.lane import Lane, Worker
+    from chaos.lane import Lane
     from chaos.lanes import Lanes
     from chaos.recording import Recording
     from chaos.schedule import Fault, Schedule
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from chaos.strategies import schedules
     from chaos.sweep import Sweep
     from chaos.system import System
+    from chaos.worker import Worker
 
 _HOMES = {
     "chaos.conditions": ("Condition", "group_drained", "no_rows"),
@@ -53,7 +56,9 @@ _HOMES = {
         "MissingPart",
         "NotHolding",
         "NotInTime",
+        "PortTaken",
         "ProcessDied",
+        "ServerGone",
         "Undecided",
         "UnknownName",
         "Violated",
@@ -70,7 +75,7 @@ _HOMES = {
         "one_effect_per_key",
         "order_per_key",
     ),
-    "chaos.lane": ("Lane", "Worker"),
+    "chaos.lane": ("Lane",),
     "chaos.lanes": ("Lanes",),
     "chaos.recording": ("Recording",),
     "chaos.schedule": ("Fault", "Schedule"),
@@ -78,6 +83,7 @@ _HOMES = {
     "chaos.strategies": ("schedules",),
     "chaos.sweep": ("Sweep",),
     "chaos.system": ("System",),
+    "chaos.worker": ("Worker",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -92,7 +98,9 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "MissingPart",
     "NotHolding",
     "NotInTime",
+    "PortTaken",
     "ProcessDied",
+    "ServerGone",
     "Undecided",
     "UnknownName",
     "Violated",
@@ -107,7 +115,6 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "one_effect_per_key",
     "order_per_key",
     "Lane",
-    "Worker",
     "Lanes",
     "Recording",
     "Fault",
@@ -116,6 +123,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES; a test compares the two
     "schedules",
     "Sweep",
     "System",
+    "Worker",
 ]
 
 

@@ -116,6 +116,16 @@ def _session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--postgres", metavar="DSN", help="use this Postgres instead of starting one")
     parser.add_argument("--kafka", metavar="ADDRESS", help="use this Kafka instead of starting one")
     parser.add_argument(
+        "--services", choices=("local", "docker"), default="local", help="servers as plain processes, or in containers"
+    )
+    parser.add_argument(
+        "--image",
+        metavar="SERVER=IMAGE",
+        action="append",
+        default=[],
+        help="in place of the official one",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         default=Path("artifacts"),
@@ -218,6 +228,7 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], object]) -> int:
     """Do it in as many lanes as are wanted; tell what came of it, and write the report, also when it is interrupted."""
     from chaos.report import build  # noqa: PLC0415 - as above
     from chaos.report.live import Live  # noqa: PLC0415 - as above
+    from chaos.services.docker import named_images  # noqa: PLC0415 - as above
     from chaos.session import Session  # noqa: PLC0415 - as above
 
     make = _target(options.target)
@@ -227,6 +238,8 @@ def _run(options: argparse.Namespace, *what: Callable[[Lanes], object]) -> int:
         options.output,
         postgres=options.postgres,
         kafka=options.kafka,
+        services=options.services,
+        images=named_images(options.image),
         progress=live.step,
         on_verdict=told.append,
         lanes=options.lanes,

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from chaos.lane import Lane, Worker
+    from chaos.lane import Lane
     from chaos.schedule import Fault, Schedule
-    from chaos.workers.supervisor import Process
+    from chaos.worker import Worker
+    from chaos.workers.process import Process
 
 _START_S = 30.0
 _DEATH_S = 1.0

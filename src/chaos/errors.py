@@ -7,6 +7,7 @@
     ├── WrongChecksum     a downloaded file is not the one that was asked for
     ├── NotInTime         what was waited for did not come; also a TimeoutError
     ├── ProcessDied       a server or worker ended by itself
+    ├── PortTaken         somebody listens where a server is to come back
     ├── ServerGone        a server that faults are carried out with cannot be spoken to
     ├── UnknownName       a name nobody knows, with the nearest one that is known
     └── NotHolding        a drill's verdict is not `holds`; also an AssertionError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from chaos.drill import Verdict
     from chaos.exploration import Exploration
     from chaos.sweep import Sweep
-    from chaos.workers.supervisor import Exit
+    from chaos.workers.process import Exit
 
     Told: TypeAlias = Verdict | Sweep | Exploration  # what is told of: each has a status, a schedule, a story
 
@@ -74,6 +75,20 @@ class ProcessDied(ChaosError):
     def __init__(self, name: str, *, how: Exit | None, log: Path) -> None:
         self.name, self.how, self.log = name, how, log
         super().__init__(f"{name} {how or 'is gone'}{tails([log])}")
+
+
+class PortTaken(ChaosError):
+    """Somebody else listens at the address at which a server, or a worker, is to listen.
+
+    `taker` says who, as ``redis-server (pid 4711)``; it is empty where that cannot be seen.
+    """
+
+    def __init__(self, address: str, *, server: str, taker: str) -> None:
+        self.address, self.server, self.taker = address, server, taker
+        super().__init__(
+            f"{server} cannot be started at {address}, which {taker or 'a process of another user'} has taken: "
+            "end that, or start the run again, which leases other ports."
+        )
 
 
 class ServerGone(ChaosError):

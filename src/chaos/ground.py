@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chaos.drill import Verdict
     from chaos.errors import Told
     from chaos.exploration import Exploration
-    from chaos.lane import Lane, Worker
+    from chaos.lane import Lane
     from chaos.recording import Recording
     from chaos.schedule import Schedule
     from chaos.session import Session
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chaos.system import System
 
     Body: TypeAlias = Callable[[System, Schedule], Verdict]
+    from chaos.worker import Worker
 
 
 class Ground(abc.ABC):

@@ -20,32 +20,33 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import shlex
 import socket
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from chaos.errors import ChaosError, UnknownName
 from chaos.invariants import Ledger
 from chaos.links import Links
 from chaos.services.clients import FIND_AGAIN, confluent_kafka, psycopg
 from chaos.services.detours import answers
-from chaos.services.ports import Port, lease_port
+from chaos.services.ports import Port, lease_port, require_free
 from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
+from chaos.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from chaos.errors import Told
+    from chaos.services.docker import Docker
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
     from chaos.services.toxiproxy import Toxiproxy
     from chaos.sweep import Shard
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 _START_S = 30.0
 _PRODUCE_S = 10.0
@@ -61,44 +62,6 @@ READER = {  # of a consumer that reads up to an end, and leaves no trace
 }
 
 
-@dataclass(frozen=True)
-class Worker:
-    """One role of a system.
-
-    `run` is a function without arguments that can be imported by name (it is run in a fork of a warm parent), or a
-    command line. `http` says that it serves HTTP on 127.0.0.1 at the port it is given. What a fault on the wire kills
-    is its process group; with `kill` ``"process"`` only the one process that owns the connection, as when one of
-    several forked servers dies and its parent, which lives on, starts another. One that ends by itself makes a verdict
-    unknown, unless it is `managed`: then it is started again, as by a service manager, and a drill in which that
-    happens notes it.
-    """
-
-    name: str
-    run: Callable[[], object] | str | Sequence[str]
-    replicas: int = 1
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    http: bool = False
-    kill: Literal["group", "process"] = "group"
-    managed: bool = False
-
-    @property
-    def call(self) -> str | None:
-        """``module:function`` for a function, None for a command line."""
-        if not callable(self.run):
-            return None
-        module, name = getattr(self.run, "__module__", None), getattr(self.run, "__qualname__", "<")
-        if module in (None, "__main__") or "<" in name:
-            msg = f"worker {self.name!r}: {self.run!r} cannot be imported by name; give a function of a module"
-            raise ChaosError(msg)
-        return f"{module}:{name}"
-
-    @property
-    def argv(self) -> list[str]:
-        """The words of the command line; ``python`` is this interpreter."""
-        words = shlex.split(self.run) if isinstance(self.run, str) else [str(word) for word in self.run]  # type: ignore[union-attr]
-        return [sys.executable if words[0] == "python" else words[0], *words[1:]]
-
-
 @dataclass
 class Trusted(Server):
     """A worker that is never broken, but for what befalls servers. Its `ledger` is what drills are judged by."""
@@ -108,6 +71,12 @@ class Trusted(Server):
     ledger: Ledger
     process: Process
     again: Callable[[], Process]
+    port: Port
+
+    @property
+    def listens(self) -> list[Port]:
+        """See `Server`."""
+        return [self.port]
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers over HTTP: the kernel accepts connections for who stands still."""
@@ -145,6 +114,7 @@ class Lane:
         kafka: Kafka | None,
         topics: Mapping[str, int],
         toxiproxy: Callable[[], Toxiproxy],
+        docker: Docker,
         own_servers: bool = False,
     ) -> None:
         self.name, self.supervisor, self.files, self.directory = name, supervisor, files, directory
@@ -153,7 +123,7 @@ class Lane:
         self.kafka = kafka.bootstrap if kafka else ""
         self._kafka, self._partitions = kafka, topics
         self._servers: dict[str, Server] = {one.name: one for one in (postgres, kafka) if one is not None}
-        self._own_servers = own_servers
+        self._own_servers, self._docker = own_servers, docker
         self.links = Links(supervisor, name, postgres=self.postgres, kafka=kafka, toxiproxy=toxiproxy)
         self._ports: dict[tuple[str, int], Port] = {}
         self._trusted: dict[str, Trusted] = {}
@@ -349,23 +319,28 @@ class Lane:
         label = f"{worker.name}.{replica}"
         postgres = self.links.postgres(label) if wired else self.postgres
         kafka = self.links.kafka(label) if wired else self.kafka
-        env = dict(os.environ)
+        env = {} if worker.image else dict(os.environ)
         env |= {"DATABASE_URL": postgres} if postgres else {}
         env |= {"KAFKA_BOOTSTRAP_SERVERS": kafka} if kafka else {}
         more: dict[str, object] = {"replica": replica, "postgres": postgres, "kafka": kafka}
         if worker.http:
             more["port"] = self.port(worker, replica)
+            require_free([self.port(worker, replica)], label)
             env["PORT"] = str(more["port"])
         translate = functools.partial(self.links.translate, label) if wired else str
         env |= {name: translate(self.fill(value, **more)) for name, value in worker.env.items()}
-        env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
         log = f"{self.name}-{label}"
         if worker.call is not None:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
-            process = zygote.fork(log, worker.call, env=env, cwd=self.directory)
+            env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
+            process: Process = zygote.fork(log, worker.call, env=env, cwd=self.directory)
         else:
             argv = [translate(self.fill(word, **more)) for word in worker.argv]
-            process = self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
+            if worker.image:
+                process = self._docker.start(log, worker.image, argv, env)
+            else:
+                env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
+                process = self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
         self._processes.append(process)
         return process
 
@@ -423,8 +398,9 @@ class Lane:
             self.links.started(label, process.pid)
             return process
 
-        url = f"http://{self.port(worker, 0).address}"
-        made = Trusted(name, url, Ledger(path, key=key), start(), start)
+        port = self.port(worker, 0)
+        url = f"http://{port.address}"
+        made = Trusted(name, url, Ledger(path, key=key), start(), start, port)
         self.require_listening(worker, 0, made.process, Deadline(_START_S))
         self.links.add_service(url, name=name)
         self._trusted[name] = made

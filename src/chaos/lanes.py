@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from chaos.drill import Verdict
     from chaos.ground import Body
-    from chaos.lane import Worker
     from chaos.recording import Recording
     from chaos.session import Session
     from chaos.system import System
+    from chaos.worker import Worker
 
     Make: TypeAlias = Callable[[Session], AbstractContextManager[System]]
 

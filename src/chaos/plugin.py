@@ -40,6 +40,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--onecharge-kafka", metavar="ADDRESS", help="use this Kafka (bootstrap servers) instead of one of our own"
     )
     group.addoption(
+        "--onecharge-services",
+        metavar="KIND",
+        choices=("local", "docker"),
+        default="local",
+        help="what servers of our own are: plain processes (local, the default), or containers (docker)",
+    )
+    group.addoption(
+        "--onecharge-image",
+        metavar="SERVER=IMAGE",
+        action="append",
+        default=[],
+        help="the image of postgres, kafka or toxiproxy, instead of the official one; may be given for each",
+    )
+    group.addoption(
         "--onecharge-output",
         metavar="DIR",
         default="artifacts",
@@ -80,22 +94,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_VERDICTS] = []
     lanes, budget = config.getoption("--onecharge-lanes"), config.getoption("--onecharge-budget")
     shard, schedule = config.getoption("--onecharge-shard"), config.getoption("--onecharge-replay")
+    images = config.getoption("--onecharge-image")
     if lanes < 1:
         raise pytest.UsageError(f"--onecharge-lanes={lanes}: expected at least one")
     if budget is not None and not 0 < budget < math.inf:
         raise pytest.UsageError(f"--onecharge-budget={budget:g}: expected seconds, more than none")
-    if shard != _WHOLE or schedule is not None:
-        _require_readable(shard, schedule)
+    if shard != _WHOLE or schedule is not None or images:
+        _require_readable(shard, schedule, images)
 
 
-def _require_readable(shard: str, schedule: str | None) -> None:
+def _require_readable(shard: str, schedule: str | None, images: list[str]) -> None:
     from chaos.errors import ChaosError  # noqa: PLC0415 - an unrelated test run must not pay for it
     from chaos.schedule import Schedule  # noqa: PLC0415 - as above
+    from chaos.services.docker import named_images  # noqa: PLC0415 - as above
     from chaos.sweep import Shard  # noqa: PLC0415 - as above
 
     try:
         Shard.parse(shard)
         Schedule.parse(schedule or "")
+        named_images(images)
     except ChaosError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -107,7 +124,8 @@ def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
     Servers start when a lane first needs them. A part that is missing on this machine skips the test, or fails it in
     CI and with ``--onecharge-require``.
     """
-    from chaos.session import Session  # noqa: PLC0415 - an unrelated test run must not pay for it
+    from chaos.services.docker import named_images  # noqa: PLC0415 - an unrelated test run must not pay for it
+    from chaos.session import Session  # noqa: PLC0415 - as above
 
     config = request.config
     output = (
@@ -121,6 +139,8 @@ def onecharge(request: pytest.FixtureRequest) -> Iterator[Session]:
         directory=config.rootpath,
         postgres=config.getoption("--onecharge-postgres"),
         kafka=config.getoption("--onecharge-kafka"),
+        services=config.getoption("--onecharge-services"),
+        images=named_images(config.getoption("--onecharge-image")),
         progress=terminal.step,
         on_verdict=config.stash[_VERDICTS].append,
         lanes=config.getoption("--onecharge-lanes"),

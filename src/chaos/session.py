@@ -9,20 +9,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
 
 from filelock import FileLock, Timeout
 
-from chaos.errors import ChaosError
+from chaos.errors import ChaosError, UnknownName
 from chaos.lane import Lane
 from chaos.lanes import Lanes
 from chaos.services.cache import Progress, silent
+from chaos.services.docker import Docker
 from chaos.services.external import External
-from chaos.services.local import Local
+from chaos.services.local import PROCESSES, Local
 from chaos.sweep import Shard
 from chaos.workers.supervisor import Supervisor
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from chaos.services.kafka import Kafka
     from chaos.services.postgres import Postgres
 
+SERVICES: Final = ("local", "docker")
+
 
 class Session:
     """Servers are started when a lane first needs them, and end with the session.
@@ -45,6 +50,9 @@ class Session:
             removed. One run at a time can use it.
         postgres: DSN of a Postgres that you run; the user must be allowed to create databases.
         kafka: bootstrap servers of a Kafka that you run.
+        services: what servers of our own are: ``local``, plain processes; or ``docker``, containers, which needs an
+            engine on this machine, its images and ``onecharge[docker]``.
+        images: the image of each server that is not to be the official one: `chaos.services.docker.IMAGES`.
         progress: told about slow steps of a first run, such as downloads.
         on_verdict: told each drill's verdict.
         lanes: how many systems of one kind are run side by side, where that is asked for.
@@ -59,6 +67,8 @@ class Session:
         directory: Path | None = None,
         postgres: str | None = None,
         kafka: str | None = None,
+        services: Literal["local", "docker"] = "local",
+        images: Mapping[str, str] = MappingProxyType({}),
         progress: Progress = silent,
         on_verdict: Callable[[Told], None] = lambda _verdict: None,
         lanes: int = 1,
@@ -68,11 +78,16 @@ class Session:
         self.output = output.absolute()
         self.directory = (directory or Path.cwd()).absolute()
         self.on_verdict = on_verdict
+        if services not in SERVICES:
+            raise UnknownName("kind of services", services, SERVICES)
         if lanes < 1:
             raise ChaosError(f"{lanes} lanes: expected at least one")
         self.count, self.shard, self.live = lanes, Shard.parse(shard), live
         self.supervisor = Supervisor(self.output / "logs")
-        self._local, self._progress = Local(self.supervisor, progress=progress), progress
+        self._docker = Docker(self.supervisor, images)
+        starters = self._docker.starters if services == "docker" else PROCESSES
+        self._own = functools.partial(Local, self.supervisor, starters=starters, progress=progress)
+        self._local = self._own()
         self._external = External(postgres=postgres, kafka=kafka)
         self._mark = secrets.token_hex(3)  # other runs may use the same servers
         self._numbers = itertools.count()
@@ -89,6 +104,7 @@ class Session:
         for kept in ("logs", "lanes", "reports"):
             shutil.rmtree(self.output / kept, ignore_errors=True)
         self._stack.enter_context(self.supervisor)
+        self._stack.callback(self._docker.close)
         self._stack.callback(self._local.close)
         return self
 
@@ -144,6 +160,7 @@ class Session:
                 kafka=kafka,
                 topics=topics or {},
                 toxiproxy=self._local.another_toxiproxy,
+                docker=self._docker,
                 own_servers=own_servers,
             )
             lane.on_verdict, lane.live, lane.shard = self.on_verdict, self.live, self.shard
@@ -160,7 +177,7 @@ class Session:
         """Those that are wanted; `stack` ends those of a lane's own."""
         local, external = self._local, self._external
         if own:
-            local, external = Local(self.supervisor, progress=self._progress), External()
+            local, external = self._own(), External()
             stack.callback(local.end)
         ours = ["postgres"] if postgres and not external.postgres else []
         ours += ["kafka"] if kafka and not external.kafka else []

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from chaos.drill import Run, Verdict
     from chaos.ground import Body
     from chaos.invariants import Invariant, Ledger
-    from chaos.lane import Lane, Worker
+    from chaos.lane import Lane
     from chaos.recording import Recording
     from chaos.schedule import Fault
+    from chaos.worker import Worker
 
 _LOOK_S = 0.01
 

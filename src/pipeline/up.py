@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chaos import Lane
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 GROUPS = {"payment": payment.main, "inventory": inventory.main, "notification": notification.main}
 TOPICS = {"orders": 4, **{f"{kind}.{group}": 1 for group in GROUPS for kind in ("retry", "dead")}}

@@ -14,7 +14,8 @@ from chaos.waiting import Deadline
 from tests.chaos.owner import until
 
 if TYPE_CHECKING:
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 PYTHON = """
 from chaos.checkpoint import checkpoint

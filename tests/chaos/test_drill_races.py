@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chaos import Lane, Run
     from chaos.crew import Member
     from chaos.lane import Trusted
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import chaos
 from chaos.errors import ChaosError, MissingPart, NotInTime, ProcessDied, UnknownName, WrongChecksum, tail
-from chaos.workers.supervisor import Exit
+from chaos.workers.process import Exit
 
 if TYPE_CHECKING:
     from pathlib import Path

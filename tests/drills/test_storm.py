@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chaos import Lane, Run, Session, Verdict
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 pytestmark = pytest.mark.drills
 

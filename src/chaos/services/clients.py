@@ -1,4 +1,4 @@
-"""The Postgres and Kafka clients, imported when first needed: `import chaos` must cost nobody a database driver."""
+"""The clients of Postgres, Kafka and Docker, imported when first needed: `import chaos` costs nobody a driver."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def confluent_kafka() -> Any:
     require_client("confluent_kafka")
     importlib.import_module("confluent_kafka.admin")
     return importlib.import_module("confluent_kafka")
+
+
+def docker() -> Any:
+    """The module `docker`."""
+    require_client("docker", "docker")
+    return importlib.import_module("docker")
 
 
 def require_client(module: str, extra: str = "clients") -> None:

@@ -34,19 +34,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chaos.services.cache import Cache
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 VERSION = "4.3.0"
 SPARE_LISTENERS = 32
 _OLDEST_JAVA = 17
-_CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
+CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 _ARCHIVE = "broker.jsa"
 _FIRST_RUN_S = 60.0
 _ANSWER_S = 5.0
 _MEMBERS = 16  # each has a few threads
 
 _numbers = itertools.count()
-_SETTINGS = {
+SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "inter.broker.listener.name": "PLAINTEXT",
@@ -175,10 +176,10 @@ class Kafka(Server):
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
 
-    def forget(self) -> None:
-        """Remove the data of one of our own that has ended."""
-        if self.data is not None:
-            shutil.rmtree(self.data, ignore_errors=True)
+    @property
+    def listens(self) -> list[Port]:
+        """See `Server`: its own listeners, and the spare ones."""
+        return [*self.ports, *(one.listens for one in self.spare)]
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until the cluster answers.
@@ -203,7 +204,7 @@ def start_kafka(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Kaf
     """Start a broker of our own on fresh data; it answers when this returns."""
     require_client("confluent_kafka")  # said at once, not after all the work
     java = find_java()
-    jars = cache.entry(f"kafka-{VERSION}", lambda place: _fetch(place, cache))
+    jars = fetched(cache)
     name = f"kafka-{VERSION}-java-{java.version}"
     prepared = cache.entry(name, lambda place: _prepare(supervisor, cache, java, jars, place))
     data = supervisor.run_dir / f"kafka-{next(_numbers)}"  # several may start at once
@@ -264,6 +265,11 @@ def _java_version(program: Path) -> str:
     return stated[1] if stated else ""
 
 
+def fetched(cache: Cache) -> Path:
+    """The directory of the broker's jars, fetched once."""
+    return cache.entry(f"kafka-{VERSION}", lambda place: _fetch(place, cache))
+
+
 def _fetch(place: Path, cache: Cache) -> None:
     listed = resources.files("chaos.services").joinpath("kafka.lock").read_text(encoding="utf-8")
     fetch_jars(f"Kafka {VERSION}", Jar.read_list(listed), place, cache.progress)
@@ -276,9 +282,9 @@ def _prepare(supervisor: Supervisor, cache: Cache, java: Java, jars: Path, place
     data = place / "data"
     data.mkdir()
     properties = data / "format.properties"
-    ports, settings = _listeners([])
+    ports, settings = listeners([])
     properties.write_text(_properties(data, settings))
-    argv = [*_java_command(java, jars, []), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID]
+    argv = [*_java_command(java, jars, []), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]
     formatting = supervisor.spawn("kafka-format", [*argv, "-c", str(properties)], env=_environment())
     if formatting.wait(deadline).status != 0:
         raise ProcessDied("kafka-format", how=formatting.exit, log=formatting.log)
@@ -324,8 +330,8 @@ def _use_everything(kafka: Kafka, deadline: Deadline) -> None:
 
 
 def _launch(supervisor: Supervisor, java: Java, jars: Path, data: Path, options: list[str]) -> Kafka:
-    spare = [SpareListener(lease_port(), lease_port()) for _ in range(SPARE_LISTENERS)]
-    ports, settings = _listeners(spare)
+    spare = spare_listeners()
+    ports, settings = listeners(spare)
     properties = supervisor.run_dir / f"{data.name}.properties"
     properties.write_text(_properties(data, settings))
     # Libraries for compression are unpacked there, and a killed runtime does not remove them.
@@ -346,7 +352,13 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
 
 
-def _listeners(spare: list[SpareListener]) -> tuple[tuple[Port, ...], dict[str, str]]:
+def spare_listeners() -> list[SpareListener]:
+    """A pool of them, at ports of their own."""
+    return [SpareListener(lease_port(), lease_port()) for _ in range(SPARE_LISTENERS)]
+
+
+def listeners(spare: list[SpareListener]) -> tuple[tuple[Port, ...], dict[str, str]]:
+    """The ports of a broker for clients and for itself, and the settings that name these and the spare ones."""
     client, controller = lease_port(), lease_port()
     listens = {"PLAINTEXT": client, "CONTROLLER": controller}
     listens |= {f"SPARE{number}": listener.listens for number, listener in enumerate(spare)}
@@ -360,5 +372,5 @@ def _listeners(spare: list[SpareListener]) -> tuple[tuple[Port, ...], dict[str, 
 
 
 def _properties(data: Path, settings: dict[str, str]) -> str:
-    lines = {**_SETTINGS, **settings, "log.dirs": str(data)}
+    lines = {**SETTINGS, **settings, "log.dirs": str(data)}
     return "".join(f"{name}={value}\n" for name, value in lines.items())

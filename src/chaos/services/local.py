@@ -1,7 +1,7 @@
-"""Servers as processes on this machine: no Docker, no root, nothing installed by hand. The default.
+"""Servers on this machine, by default as plain processes: no Docker, no root, nothing installed by hand.
 
-`Local` starts what is asked for, side by side, at first use; `External` (`chaos.services.external`) has the same
-three attributes for servers that somebody else runs.
+`Local` starts what is asked for, side by side, at first use; what starts them in containers, `chaos.services.docker`
+says. `External` (`chaos.services.external`) has the same attributes for servers that somebody else runs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from chaos.services.toxiproxy import Toxiproxy, start_toxiproxy
 from chaos.waiting import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
     from chaos.workers.supervisor import Supervisor
 
+    Starters: TypeAlias = Mapping[str, Callable[[Supervisor, Cache, Deadline], Any]]
+
 # Long enough for the first run on a slow line: 44 MB of jars and, for Toxiproxy, a compiler's work.
 _START_S = 240.0
-_STARTERS: dict[str, Callable[[Supervisor, Cache, Deadline], Any]] = {
+PROCESSES: Starters = {
     "postgres": start_postgres,
     "kafka": start_kafka,
     "toxiproxy": start_toxiproxy,
@@ -33,12 +36,12 @@ _STARTERS: dict[str, Callable[[Supervisor, Cache, Deadline], Any]] = {
 class Local:
     """Postgres, Kafka and Toxiproxy of our own, each started when first asked for; they end with the supervisor."""
 
-    def __init__(self, supervisor: Supervisor, *, progress: Progress = silent) -> None:
-        self._supervisor = supervisor
+    def __init__(self, supervisor: Supervisor, *, starters: Starters = PROCESSES, progress: Progress = silent) -> None:
+        self._supervisor, self._starters = supervisor, starters
         self._cache = Cache(supervisor.own, progress=progress)
         self._started: dict[str, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(len(_STARTERS), "onecharge-start")
+        self._pool = ThreadPoolExecutor(len(starters), "onecharge-start")
 
     def start(self, *names: str) -> None:
         """Have the servers `names` running, of "postgres", "kafka" and "toxiproxy"; those missing start side by side.
@@ -49,14 +52,17 @@ class Local:
             for name in names:
                 if name not in self._started or _failed(self._started[name]):
                     deadline = Deadline(_START_S)
-                    self._started[name] = self._pool.submit(_STARTERS[name], self._supervisor, self._cache, deadline)
+                    self._started[name] = self._pool.submit(
+                        self._starters[name], self._supervisor, self._cache, deadline
+                    )
             waiting = [self._started[name] for name in names]
         for started in as_completed(waiting):
             started.result()
 
     def another_toxiproxy(self) -> Toxiproxy:
         """A Toxiproxy for whoever needs one of their own, who ends it."""
-        return start_toxiproxy(self._supervisor, self._cache, Deadline(_START_S))
+        server: Toxiproxy = self._starters["toxiproxy"](self._supervisor, self._cache, Deadline(_START_S))
+        return server
 
     def end(self) -> None:
         """End the servers, whatever has befallen them; their data, and the leases of their ports."""

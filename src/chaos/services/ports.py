@@ -15,8 +15,12 @@ import contextlib
 import secrets
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chaos.errors import MissingPart
+from chaos.errors import MissingPart, PortTaken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LOWEST = 15_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -54,10 +58,7 @@ def lease_port() -> Port:
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             lease.bind(f"\0onecharge/port/{number}")
-            with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-                # As servers do: connections of a predecessor in TIME_WAIT are no hindrance.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", number))
+            _try(number)
         except OSError:
             lease.close()
         else:
@@ -65,3 +66,34 @@ def lease_port() -> Port:
     raise MissingPart(
         "a free port", looked_for=[f"127.0.0.1:{first} to {last}"], remedy="End some of the servers on this machine."
     )
+
+
+def require_free(ports: Iterable[Port], server: str) -> None:
+    """Raise `PortTaken` if somebody listens where `server` is about to; a lease keeps away only those who ask for one.
+
+    Raises:
+        PortTaken: with who it is, where that can be seen.
+    """
+    for port in ports:
+        try:
+            _try(port.number)
+        except OSError as error:
+            raise PortTaken(port.address, server=server, taker=_listener(port.number)) from error
+
+
+def _try(number: int) -> None:
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        # As servers do: connections of a predecessor in TIME_WAIT are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", number))
+
+
+def _listener(number: int) -> str:
+    """The program and process that listen there, in words; an empty text if that is not for us to see."""
+    import psutil  # noqa: PLC0415 - for this error alone, and no part of the library's own needs
+
+    for one in psutil.net_connections("tcp"):
+        if one.pid and one.status == psutil.CONN_LISTEN and one.laddr[1:] == (number,):
+            with contextlib.suppress(psutil.Error):
+                return f"{psutil.Process(one.pid).name()} (pid {one.pid})"
+    return ""

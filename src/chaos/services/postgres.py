@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chaos.services.cache import Cache
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 _numbers = itertools.count()
-_SETTINGS = {
+SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
@@ -101,10 +102,10 @@ class Postgres(Server):
         if self.port is not None:
             self.port.close()
 
-    def forget(self) -> None:
-        """Remove the data of one of our own that has ended."""
-        if self.data is not None:
-            shutil.rmtree(self.data, ignore_errors=True)
+    @property
+    def listens(self) -> list[Port]:
+        """See `Server`."""
+        return [] if self.port is None else [self.port]
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers a query.
@@ -139,13 +140,18 @@ def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> 
     if copying.wait(deadline).status != 0:
         copying.require_running()
     port = lease_port()
-    options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *options]
     # Told to end by SIGQUIT, it ends at once and takes its System V segment along; SIGKILL would leave that behind.
     spawn = partial(supervisor.spawn, "postgres", argv, env=_environment(), user=user, farewell=signal.SIGQUIT)
-    server = Postgres(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", spawn(), spawn, port, data)
+    server = Postgres(local_dsn(port), spawn(), spawn, port, data)
     server.require_reachable(deadline)
     return server
+
+
+def local_dsn(port: Port) -> str:
+    """Where a server of our own is spoken to."""
+    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
 
 
 def _programs(cache: Cache) -> Path:

@@ -1,29 +1,27 @@
-"""A server of our own as plain processes: it is killed, frozen, or ended in order, and comes back.
+"""A server of our own: it is killed, frozen, or ended in order, and comes back.
 
-It comes back at the same ports, on the same data. All of its processes are killed together: a Postgres that has lost
-its postmaster alone goes on serving for a moment. So they are stopped first, parents before their children, that none
-is born meanwhile. A server that is frozen stands still with all of its processes, as a container that is paused.
+It comes back at the same ports, on the same data, whether it runs as plain processes or in a container: what differs
+between these is `chaos.workers.process.Process`'s. All of its processes are killed together, and one that is frozen
+stands still with all of them.
 """
 
 from __future__ import annotations
 
 import abc
-import contextlib
-import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
 from chaos.errors import ChaosError
-from chaos.waiting import Deadline, wait_until
-from chaos.workers.proc import alive, children, state
+from chaos.services.ports import require_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from chaos.workers.supervisor import Process
-
-_DEATH_S = 5.0
-_STOP_S = 1.0
+    from chaos.services.ports import Port
+    from chaos.waiting import Deadline
+    from chaos.workers.process import Process
 
 
 class Server(abc.ABC):
@@ -33,6 +31,12 @@ class Server(abc.ABC):
     orderly: ClassVar[int] = signal.SIGTERM  # the signal by which it ends in order
     process: Process | None
     again: Callable[[], Process] | None  # start it on the data that it has
+    data: Path | None = None  # where that is, if it is ours to remove
+
+    @property
+    @abc.abstractmethod
+    def listens(self) -> Sequence[Port]:
+        """The ports at which it comes back."""
 
     @abc.abstractmethod
     def require_reachable(self, deadline: Deadline) -> None:
@@ -42,15 +46,10 @@ class Server(abc.ABC):
         """SIGKILL all of its processes; none is left when this returns.
 
         Raises:
-            ChaosError: it is somebody else's.
+            ChaosError: it is somebody else's, or has ended.
             NotInTime: one is.
         """
-        process, family = self._ours(), self.freeze()
-        for pid in family:
-            _send(pid, signal.SIGKILL)
-        process.wait(Deadline(_DEATH_S))
-        what = f"all processes of {self.name} to be gone"
-        wait_until(what, lambda: [pid for pid in family if alive(pid)], Deadline(_DEATH_S), accept=_nobody)
+        self._running().destroy()
 
     def freeze(self) -> list[int]:
         """Have all of its processes stand still; their ids, parents first.
@@ -58,14 +57,11 @@ class Server(abc.ABC):
         Raises:
             ChaosError: it is somebody else's, or has ended.
         """
-        process = self._ours()
-        process.require_running()
-        return list(_stopped(process.pid))
+        return self._running().freeze()
 
     def thaw(self) -> None:
         """Have them go on."""
-        for pid in reversed([*_family(self._ours().pid)]):
-            _send(pid, signal.SIGCONT)
+        self._ours().thaw()
 
     def end(self, deadline: Deadline) -> None:
         """Have it end in order.
@@ -86,36 +82,30 @@ class Server(abc.ABC):
         """Start it on the data that it has; it answers when this returns.
 
         Raises:
+            PortTaken: somebody has taken one of its ports meanwhile.
             ProcessDied: it ended by itself.
             NotInTime: it does not answer.
         """
         if not self.ended:
             self.kill()
+        require_free(self.listens, self.name)
         assert self.again is not None  # noqa: S101 - for the type checker: what is ours can be started
         self.process = self.again()
         self.require_reachable(deadline)
+
+    def forget(self) -> None:
+        """Remove what is left of one of our own that has ended."""
+        if self.process is not None:
+            self.process.forget()
+        if self.data is not None:
+            shutil.rmtree(self.data, ignore_errors=True)
+
+    def _running(self) -> Process:
+        process = self._ours()
+        process.require_running()
+        return process
 
     def _ours(self) -> Process:
         if self.process is None or self.again is None:
             raise ChaosError(f"this {self.name} is run by somebody else: it is not ours to break")
         return self.process
-
-
-def _nobody(left: list[int]) -> bool:
-    return not left
-
-
-def _family(pid: int) -> list[int]:
-    return [pid, *(one for child in children(pid) for one in _family(child))]
-
-
-def _stopped(pid: int) -> list[int]:
-    """Stop a process, then its children. One that is stopped has no more of them."""
-    _send(pid, signal.SIGSTOP)
-    wait_until(f"process {pid} to stand still", lambda: state(pid) in "TZX", Deadline(_STOP_S), every=0.001)
-    return [pid, *(one for child in children(pid) for one in _stopped(child))]
-
-
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)

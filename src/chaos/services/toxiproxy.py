@@ -21,7 +21,8 @@ from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
     from chaos.services.cache import Cache
-    from chaos.workers.supervisor import Process, Supervisor
+    from chaos.workers.process import Process
+    from chaos.workers.supervisor import Supervisor
 
 VERSION = "2.12.0"
 _SOURCE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
@@ -68,9 +69,11 @@ class Toxiproxy:
         return ServerGone("Toxiproxy", address, why=why, remedy=remedy)
 
     def release(self) -> None:
-        """End the lease of its port."""
+        """End the lease of its port; remove what is left of it, as it has ended."""
         if self.port is not None:
             self.port.close()
+        if self.process is not None:
+            self.process.forget()
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers.
@@ -92,7 +95,7 @@ class Toxiproxy:
 
 def start_toxiproxy(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Toxiproxy:
     """Start a Toxiproxy of our own; it answers when this returns."""
-    program = shutil.which(_PROGRAM) or str(_built(supervisor, cache, deadline))
+    program = str(built(supervisor, cache, deadline))
     port = lease_port()
     env = {**os.environ, "LOG_LEVEL": "info"}  # by itself it writes several lines for each connection
     process = supervisor.spawn("toxiproxy", [program, "-host", "127.0.0.1", "-port", str(port)], env=env)
@@ -101,7 +104,11 @@ def start_toxiproxy(supervisor: Supervisor, cache: Cache, deadline: Deadline) ->
     return server
 
 
-def _built(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Path:
+def built(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Path:
+    """The program that is on PATH, or else one that is built once."""
+    if on_path := shutil.which(_PROGRAM):
+        return Path(on_path)
+
     def build(place: Path) -> None:
         go = _find_go()
         cache.progress(f"building Toxiproxy {VERSION} with {go}", 0, 1)

@@ -21,7 +21,6 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,71 +28,49 @@ from chaos.checkpoint import SOCKET_VARIABLE, WORKER_VARIABLE
 from chaos.errors import ChaosError, ProcessDied
 from chaos.waiting import Deadline, wait_until
 from chaos.workers import keeper as keeper_program
-from chaos.workers import run_directory
+from chaos.workers import proc, run_directory
 from chaos.workers.arrivals import Arrivals
+from chaos.workers.process import ANSWER_S, Exit, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-_ANSWER_S = 10.0
+_DEATH_S = 5.0
 _GREETING_S = 60.0
 
 
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended: an exit code of 0 or more, or minus the number of the signal that ended it."""
-
-    status: int
-
-    def __str__(self) -> str:
-        if self.status >= 0:
-            return f"exited with code {self.status}"
-        known = {number.value: number.name for number in signal.Signals}
-        return f"was ended by {known.get(-self.status, f'signal {-self.status}')}"
-
-
-class Process:
-    """One process that a keeper started. `exit` is None while it runs; its output is in `log`."""
+class Child(Process):
+    """A process that a keeper has started, and leads a group of processes."""
 
     def __init__(self, supervisor: Supervisor, keeper: _Keeper, name: str, log: Path) -> None:
-        self.name, self.log = name, log
-        self.pid = 0
-        self.exit: Exit | None = None
-        self._supervisor, self._keeper = supervisor, keeper
+        super().__init__(supervisor, name, log)
+        self._keeper = keeper
 
     def signal(self, number: int) -> bool:
         """Send a signal to its process group; False if the process had ended before."""
         sent: bool = self._supervisor.ask(self._keeper, op="signal", pid=self.pid, signal=number)["sent"]
         return sent
 
-    def kill(self) -> Exit:
-        """SIGKILL its process group and wait until the process is gone."""
-        self.signal(signal.SIGKILL)
-        return self.wait(Deadline(_ANSWER_S))
+    def freeze(self) -> list[int]:
+        """See `Process`."""
+        return proc.freeze(self.pid)
 
-    def stop(self, deadline: Deadline) -> Exit:
-        """Ask it to end (SIGTERM); kill it if it does not by the deadline."""
-        self.signal(signal.SIGTERM)
-        if not self._supervisor.wait_for(lambda: self.exit is not None, deadline):
-            return self.kill()
-        return self.wait(deadline)
+    def thaw(self) -> None:
+        """See `Process`."""
+        for pid in reversed(proc.family(self.pid)):
+            proc.send(pid, signal.SIGCONT)
 
-    def wait(self, deadline: Deadline) -> Exit:
-        """How it ended.
+    def destroy(self) -> None:
+        """See `Process`. They are stopped first: a Postgres that has lost its first alone serves for a moment."""
+        family = self.freeze()
+        for pid in family:
+            proc.send(pid, signal.SIGKILL)
+        self.wait(Deadline(_DEATH_S))
+        proc.require_gone(family, self.name, Deadline(_DEATH_S))
 
-        Raises:
-            NotInTime: it still runs.
-        """
-        if not self._supervisor.wait_for(lambda: self.exit is not None, deadline):
-            raise deadline.missed(f"{self.name} (pid {self.pid}) to end", "running", [self.log])
-        assert self.exit is not None  # noqa: S101 - for the type checker; just waited for
-        return self.exit
-
-    def require_running(self) -> None:
-        """Raise `ProcessDied`, with the log's end, if it is not running."""
-        if self.exit is not None:
-            raise ProcessDied(self.name, how=self.exit, log=self.log)
+    def forget(self) -> None:
+        """See `Process`: nothing."""
 
 
 class _Keeper:
@@ -163,7 +140,7 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._closing = True
-        deadline = Deadline(_ANSWER_S)
+        deadline = Deadline(ANSWER_S)
         # The keeper takes the end of this connection as its order to end everything, and ends last.
         with contextlib.suppress(OSError):  # a hub that failed has closed it
             self._root.connection.shutdown(socket.SHUT_RDWR)
@@ -174,7 +151,7 @@ class Supervisor:
             raise deadline.missed("the keeper to end", "running", [self._root.log]) from None
         finally:
             self._wake.close()
-            self._hub.join(_ANSWER_S)
+            self._hub.join(ANSWER_S)
             self._sockets.close()
             if self._keeper_process.returncode != 0:
                 run_directory.end_strays(self.run_dir)
@@ -250,7 +227,7 @@ class Supervisor:
 
     def start(self, keeper: _Keeper, name: str, what: dict[str, Any]) -> Process:
         """Have `keeper` start `what` and return its handle."""
-        process = Process(self, keeper, name, self.logs / f"{name}.log")
+        process = Child(self, keeper, name, self.logs / f"{name}.log")
         what["env"] = {**what["env"], run_directory.VARIABLE: str(self.run_dir)}
         pid = self.ask(keeper, op="spawn", log=str(process.log), **what)["pid"]
         with self.changing():
@@ -274,7 +251,7 @@ class Supervisor:
             self._answers[number] = None
         with contextlib.suppress(OSError):  # a keeper that is gone is said below
             keeper.connection.send(packet)
-        deadline = Deadline(_ANSWER_S)
+        deadline = Deadline(ANSWER_S)
         self.wait_for(lambda: self._answers[number] is not None or keeper.gone, deadline)
         with self._changed:
             answer = self._answers.pop(number)
@@ -339,7 +316,7 @@ class Supervisor:
 
     def _check(self, name: str, hello: dict[str, Any], ended: Callable[[], Exit | None]) -> None:
         if not hello:  # an import has ended the process
-            how = wait_until(f"the {name} to end", ended, Deadline(_ANSWER_S))
+            how = wait_until(f"the {name} to end", ended, Deadline(ANSWER_S))
             raise ProcessDied(f"the {name}", how=how, log=self.logs / f"{name}.log")
         if hello["event"] == "failed":
             msg = f"the {name} could not import what it was given:\n{hello['error']}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chaos import Lane, Session
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 SCHEMA = "CREATE TABLE landed (tag text, sender int, n int)"
 SITES = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chaos import Lane, Worker
-    from chaos.workers.supervisor import Process
+    from chaos.workers.process import Process
 
 E = TypeVar("E", bound=messages.Event)
 T = TypeVar("T")
