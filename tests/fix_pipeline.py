@@ -65,6 +65,7 @@ def thin_pipeline(
     workload: Callable[[Run], object] | None = None,
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
+    image: str = "",
 ) -> Iterator[System]:
     """API, relay and payment consumer (`consumer`), or twins of them, in a lane of their own.
 
@@ -83,6 +84,7 @@ def thin_pipeline(
         workload: what is done in each drill.
         grace: as for `System`.
         env: more for the consumers.
+        image: in whose containers the consumers are run; `consumer` is a command line then.
     """
     with (
         session.lane(schema=SCHEMA, topics={"orders": partitions}, own_servers=own_servers) as lane,
@@ -95,7 +97,7 @@ def thin_pipeline(
         workers = [
             Worker("api", api, http=True, env=common),
             Worker("relay", relay, env={**common, "RELAY": "cdc" if from_log else "polling"}),
-            Worker("payment", consumer, replicas, env={**common, **member, **env}, managed=own_servers),
+            Worker("payment", consumer, replicas, env={**common, **member, **env}, managed=own_servers, image=image),
         ]
         published = slot_confirmed() if from_log else no_rows("outbox_pending")
         settled = [published, group_drained("{lane}.payment", "orders")]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from chaos import Session
 from chaos.waiting import Deadline, wait_until
 from pipeline.publish.cdc import CdcRelay
 from pipeline.publish.slot import make
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from chaos import Session
     from tests.pipeline.workers import Worker
 
 pytestmark = pytest.mark.drills
@@ -42,9 +42,9 @@ MB = 1024**2
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[CdcSettings]:
+def settings(onecharge: Session) -> Iterator[CdcSettings]:
     """For a relay on a Postgres of its own; with its slot."""
-    with Session(tmp_path / "own") as session, session.lane(schema=SCHEMA, topics={"orders": 1}) as lane:
+    with onecharge.lane(schema=SCHEMA, topics={"orders": 1}, own_servers=True) as lane:
         lane.execute("alter system set max_slot_wal_keep_size = '64MB'")
         lane.execute("select pg_reload_conf()")
         settings = CdcSettings(

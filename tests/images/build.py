@@ -1,4 +1,4 @@
-"""Build images that stand in for the official ones where no registry is in reach: ``python tests/images/build.py``.
+"""Build images that stand in for the official ones where no registry is in reach: ``python -m tests.images.build``.
 
 What is in them comes from this Python's packages and from the harness' own cache: the servers are those that are run
 without containers. They honour what the harness tells the official images. ``local/worker`` has the pipeline.
@@ -24,15 +24,10 @@ from chaos.services.cache import Cache
 from chaos.services.clients import docker
 from chaos.waiting import Deadline
 from chaos.workers.supervisor import Supervisor
+from tests.fix_containers import IMAGES, WORKER
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-IMAGES = {
-    "postgres": "local/postgres:18",
-    "kafka": f"local/kafka:{kafka.VERSION}",
-    "toxiproxy": f"local/toxiproxy:{toxiproxy.VERSION}",
-    "worker": "local/worker:1",
-}
 BUILD_S = 300.0
 
 
@@ -45,7 +40,8 @@ def main() -> None:
         sys.exit(1 if os.environ.get("CI") else 0)
     with tempfile.TemporaryDirectory() as temporary, Supervisor(Path(temporary) / "logs") as supervisor:
         cache, contexts = Cache(supervisor.own), Path(temporary)
-        for name in IMAGES:
+        tags = {**IMAGES, "worker": WORKER}
+        for name in tags:
             shutil.copytree(HERE / name, contexts / name)
         _postgres(contexts / "postgres" / "programs")
         shutil.copytree(kafka.fetched(cache), contexts / "kafka" / "libs", ignore=shutil.ignore_patterns("*.lock"))
@@ -53,7 +49,7 @@ def main() -> None:
         program = toxiproxy.built(supervisor, cache, Deadline(BUILD_S))
         shutil.copy(program, contexts / "toxiproxy" / "toxiproxy-server")
         _worker(contexts / "worker")
-        for name, tag in IMAGES.items():
+        for name, tag in tags.items():
             engine.images.build(path=str(contexts / name), tag=tag, rm=True)
             sys.stdout.write(f"{tag} is built\n")
     engine.close()
@@ -71,9 +67,11 @@ def _postgres(place: Path) -> None:
 
 
 def _worker(context: Path) -> None:
-    """What the pipeline needs, for the image's Python, which need not be this one."""
-    shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    """The workers, and what they need, for the image's Python, which need not be this one."""
+    for tree in ("src", "tests"):
+        shutil.copytree(ROOT / tree, context / tree, ignore=shutil.ignore_patterns("__pycache__", "images"))
     wanted = ["--python-version", "3.11", "--only-binary", ":all:", "--group", f"{ROOT / 'pyproject.toml'}:pipeline"]
+    wanted += ["msgspec"]  # the thin workers decode with it
     argv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(context / "packages"), *wanted]
     subprocess.run(argv, check=True)
 

@@ -6,8 +6,9 @@ without a mapping, and whoever works in it is seen on the wire as other workers 
 machine's, then.
 
 Each carries two labels: ``onecharge.run``, the run's directory, which is removed when the run has ended, whoever was
-killed; and ``onecharge.machine``, by whom that directory can be seen. A container whose directory is gone is removed by
-the next run that needs the engine; those of other users, of other machines and of other programs are left alone.
+killed; and ``onecharge.machine``, by whom that directory can be seen. They are removed with the run, by a process that
+outlives it for that (`chaos.services.reaper`); those of a run whose directory is gone, by the next run that needs the
+engine. Those of other users, of other machines and of other programs are left alone.
 """
 
 from __future__ import annotations
@@ -15,25 +16,29 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaos.errors import ChaosError, MissingPart
-from chaos.services.clients import docker
+from chaos.services import reaper
+from chaos.services.clients import docker, require_client
 from chaos.waiting import Deadline
 from chaos.workers import proc
 from chaos.workers.process import Exit, Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from chaos.workers.supervisor import Supervisor
 
 RUN, MACHINE = "onecharge.run", "onecharge.machine"
 _DEATH_S = 10.0
 _BY_SIGNAL = 128  # an exit code above it says which signal it was
-_NOWHERE = "unix:///var/run/docker.sock"
+_SCHEME = "unix://"
+_DEFAULT = f"{_SCHEME}/var/run/docker.sock"
 
 
 class Container(Process):
@@ -44,14 +49,23 @@ class Container(Process):
         self.id = made
         self._engine, self._kept = engine, kept
         self._frozen = False
+        self._pending: list[int] = []  # signals for when it goes on: the engine would have it go on at once
 
     def begin(self) -> Container:
-        """Start it, for the first time or on the data that it has."""
+        """Start it, for the first time or on the data that it has.
+
+        Raises:
+            ChaosError: the engine refused it; with what it said.
+        """
         output = self._engine.attach(self.id, stream=True)  # before it starts, so that nothing of it is missed
-        self._engine.start(self.id)
+        try:
+            self._engine.start(self.id)
+        except docker().errors.APIError as error:
+            _close(output)
+            raise ChaosError(f"{self.name} could not be started: {error.explanation}") from error
         self.pid = self._engine.inspect_container(self.id)["State"]["Pid"]
         with self._supervisor.changing():
-            self.exit, self._frozen = None, False
+            self.exit, self._frozen, self._pending = None, False, []
         threading.Thread(target=self._follow, args=(output,), name=f"onecharge-{self.name}", daemon=True).start()
         return self
 
@@ -64,6 +78,8 @@ class Container(Process):
                 self._pause()
             elif number == signal.SIGCONT:
                 self.thaw()
+            elif self._frozen and number != signal.SIGKILL:
+                self._pending.append(number)
             else:
                 self._engine.kill(self.id, number)
                 if number == signal.SIGKILL:
@@ -83,6 +99,8 @@ class Container(Process):
             self._frozen = False
             with contextlib.suppress(docker().errors.APIError):  # it has ended
                 self._engine.unpause(self.id)
+            while self._pending:
+                self.signal(self._pending.pop(0))
 
     def destroy(self) -> None:
         """See `Process`. The kernel ends all of a container's processes with its first."""
@@ -98,7 +116,7 @@ class Container(Process):
         self._engine.pause(self.id)
         self._frozen = True
 
-    def _follow(self, output: Iterable[bytes]) -> None:
+    def _follow(self, output: Any) -> None:
         """In a thread of its own: keep what it says, and how it ended."""
         status = _BY_SIGNAL + signal.SIGKILL
         try:
@@ -112,6 +130,7 @@ class Container(Process):
             with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
                 log.write(f"onecharge: nothing more is known of this container: {error}\n")
         finally:
+            _close(output)
             with self._supervisor.changing():
                 self.exit = Exit(status if status <= _BY_SIGNAL else _BY_SIGNAL - status)
 
@@ -127,21 +146,26 @@ class Engine:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._run = str(supervisor.run_dir)
-        self.address = os.environ.get("DOCKER_HOST") or _NOWHERE
-        if not self.address.startswith("unix://"):
+        self.address = os.environ.get("DOCKER_HOST") or _DEFAULT
+        if not self.address.startswith(_SCHEME):
             raise ChaosError(
                 f"the Docker engine at {self.address} may be on another machine, where workers cannot reach what it "
-                f"runs: have DOCKER_HOST name one of this machine by its socket, such as {_NOWHERE}"
+                f"runs: have DOCKER_HOST name one of this machine by its socket, such as {_DEFAULT}"
             )
+        require_client("docker", "docker")
         try:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:  # docker-py leaves it open if that fails
+                probe.connect(self.address.removeprefix(_SCHEME))
             self._client = docker().APIClient(self.address, version="auto")
-        except docker().errors.DockerException as error:
+        except (OSError, docker().errors.DockerException) as error:
             raise MissingPart(
                 "a Docker engine that answers",
-                looked_for=[f"{self.address} ({_reason(error)})"],
+                looked_for=[f"{self.address} ({getattr(error, 'strerror', None) or error})"],
                 remedy="Start it, name another in DOCKER_HOST, or do without: servers are plain processes by default.",
             ) from error
         self._sweep()
+        argv = [sys.executable, "-P", str(Path(reaper.__file__).resolve()), self.address, self._run]
+        supervisor.spawn("containers", argv, farewell=signal.SIGTERM)
 
     def require_image(self, image: str, how_to_name: str) -> None:
         """Raise `MissingPart` if the engine does not have an image. None is fetched: that may take long."""
@@ -199,14 +223,11 @@ class Engine:
             self._client.remove_container(made, v=True, force=True)
 
 
+def _close(output: Any) -> None:
+    output._response.close()  # noqa: SLF001 - its own `close` leaves the socket open
+
+
 def machine() -> str:
     """Who sees the same files as this process, as this user: an engine may be shared with others who do not."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}:{Path('/proc/self/ns/mnt').readlink().name}:{os.getuid()}"
-
-
-def _reason(error: BaseException) -> str:
-    """What lies at the bottom of an error, in a few words."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return getattr(error, "strerror", None) or str(error)

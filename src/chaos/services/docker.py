@@ -88,6 +88,7 @@ class Docker:
 
     def _start_postgres(self, deadline: Deadline) -> postgres.Postgres:
         require_client("psycopg")
+        image = self._image("postgres")
         port = lease_port()
         # Its entry point sets up the data through a unix socket, before it listens anywhere else.
         settings = {name: value for name, value in postgres.SETTINGS.items() if name != "unix_socket_directories"}
@@ -97,13 +98,14 @@ class Docker:
             "POSTGRES_INITDB_ARGS": "-E UTF8 --locale=C --no-sync",
             "TZ": "UTC",
         }
-        container = self._make("postgres", ["postgres", "-p", str(port), *options], env)
+        container = self.engine.make("postgres", image, ["postgres", "-p", str(port), *options], env=env, kept=True)
         server = postgres.Postgres(postgres.local_dsn(port), container.begin(), container.begin, port)
         server.require_reachable(deadline)
         return server
 
     def _start_kafka(self, deadline: Deadline) -> kafka.Kafka:
         require_client("confluent_kafka")
+        image = self._image("kafka")
         spare = kafka.spare_listeners()
         ports, listeners = kafka.listeners(spare)
         settings = {**kafka.SETTINGS, **listeners, "log.dirs": "/var/lib/kafka/data"}
@@ -114,19 +116,22 @@ class Docker:
             "KAFKA_JVM_PERFORMANCE_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
             "KAFKA_JMX_OPTS": " ",  # something, or it makes the runtime listen for whoever wants to manage it
         }
-        container = self._make("kafka", None, env)
+        container = self.engine.make("kafka", image, None, env=env, kept=True)
         server = kafka.Kafka(ports[0].address, container.begin(), container.begin, spare, ports)
         server.require_reachable(deadline)
         return server
 
     def _start_toxiproxy(self, deadline: Deadline) -> toxiproxy.Toxiproxy:
+        image = self._image("toxiproxy")
         port = lease_port()
-        container = self._make("toxiproxy", ["-host", "127.0.0.1", "-port", str(port)], {"LOG_LEVEL": "info"})
+        argv = ["-host", "127.0.0.1", "-port", str(port)]
+        container = self.engine.make("toxiproxy", image, argv, env={"LOG_LEVEL": "info"}, kept=True)
         server = toxiproxy.Toxiproxy(f"http://{port.address}", container.begin(), port)
         server.require_reachable(deadline)
         return server
 
-    def _make(self, name: str, command: list[str] | None, env: Mapping[str, str]) -> Container:
-        image = self._images[name]
-        self.engine.require_image(image, f"--onecharge-image={name}=IMAGE")
-        return self.engine.make(name, image, command, env=env, kept=True)
+    def _image(self, server: str) -> str:
+        """The image of a server, which the engine has."""
+        image = self._images[server]
+        self.engine.require_image(image, f"--onecharge-image={server}=IMAGE")
+        return image
