@@ -1,4 +1,4 @@
-"""What befalls servers in containers beside servers that are plain processes: how long it takes until they answer again.
+"""What befalls servers in containers beside those that are plain processes: how long until they answer again.
 
 For each of Postgres and Kafka, in turns, the median of all rounds, in seconds:
 
@@ -51,7 +51,7 @@ def main() -> None:
             for kind in KINDS:
                 with Session(Path(place) / kind, services=kind, images=images) as session:
                     one_round(session, times[kind])
-    figures = {}
+    figures = dict[str, float]()
     for name in times["local"]:
         local, docker = (statistics.median(times[kind][name]) for kind in KINDS)
         figures |= {f"{name}.local": local, f"{name}.docker": docker, f"{name}.ratio": docker / local}
