@@ -66,6 +66,7 @@ def thin_pipeline(
     grace: float = 1.0,
     env: Mapping[str, str] = MappingProxyType({}),
     image: str = "",
+    room_mb: int | None = None,
 ) -> Iterator[System]:
     """API, relay and payment consumer (`consumer`), or twins of them, in a lane of their own.
 
@@ -85,9 +86,10 @@ def thin_pipeline(
         grace: as for `System`.
         env: more for the consumers.
         image: in whose containers the consumers are run; `consumer` is a command line then.
+        room_mb: as for `Session.lane`.
     """
     with (
-        session.lane(schema=SCHEMA, topics={"orders": partitions}, own_servers=own_servers) as lane,
+        session.lane(schema=SCHEMA, topics={"orders": partitions}, own_servers=own_servers, room_mb=room_mb) as lane,
         outbox_slot(lane) if from_log else contextlib.nullcontext(),
     ):
         psp = lane.trusted("gateway", gateway.main, ledger="gateway.jsonl", key="order_id")

@@ -99,6 +99,8 @@ class Network:
             server.freeze()
         elif harm.kind == "kill":
             server.kill()
+        elif harm.kind == "full":
+            server.fill()
         else:
             server.end(Deadline(_END_S))
         return (fault.link,)
@@ -113,6 +115,7 @@ class Network:
 
     def _bring_back(self, name: str) -> None:
         server = self._lane.server(name)
+        server.empty()
         if server.ended:
             self._lane.forget_connections()
             server.start_again(Deadline(_BACK_S))

@@ -6,10 +6,12 @@ In a schedule (`chaos.schedule`) the server stands where a link would, and the p
     postgres:kill=2@payment/http.post#1     likewise, after two seconds
     postgres:freeze=2@relay/kafka.produce   it stands still for two seconds
     kafka:restart@payment/http.post#1       it is ended in order, and started again
+    postgres:full=2@payment/http.post#1     its file system is full for two seconds; if that ends it, it is started
 
 A server is Postgres, Kafka, or a trusted worker. It comes back with its data, at its ports (`chaos.services.server`).
-The effect at whose point that happens waits until the server is gone, and goes on then. Only a lane with servers of its
-own (``session.lane(own_servers=True)``) may have such faults of Postgres and Kafka: others' drills would break.
+The effect at whose point that happens waits until the server is gone, or has wanted room in vain, and goes on then.
+Only a lane with servers of its own (``session.lane(own_servers=True)``) may have such faults of Postgres and Kafka:
+others' drills would break. Only one that gives each a small file system (``room_mb=200``) may have these filled up.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from dataclasses import dataclass
 from chaos.errors import ChaosError, UnknownName
 from chaos.toxics import SECONDS, TOXICS, Bad
 
-OUTAGES = {"kill": 0.0, "freeze": 1.0, "restart": 0.0}
+OUTAGES = {"kill": 0.0, "freeze": 1.0, "restart": 0.0, "full": 1.0}
 """What can befall a server, and for how many seconds it is away where nothing is said; its own start comes on top."""
 MOST_S = 60.0
 
 
 @dataclass(frozen=True)
 class Outage:
-    """A server is away for so many `seconds`: by `kind`, ``kill``, ``freeze`` or ``restart``."""
+    """A server is away for so many `seconds`: by `kind`, ``kill``, ``freeze``, ``restart`` or ``full``."""
 
     kind: str
     seconds: float

@@ -25,7 +25,7 @@ from chaos.lanes import Lanes
 from chaos.services.cache import Progress, silent
 from chaos.services.docker import Docker
 from chaos.services.external import External
-from chaos.services.local import PROCESSES, Local
+from chaos.services.local import PROCESSES, Local, in_rooms
 from chaos.sweep import Shard
 from chaos.workers.supervisor import Supervisor
 
@@ -84,7 +84,7 @@ class Session:
             raise ChaosError(f"{lanes} lanes: expected at least one")
         self.count, self.shard, self.live = lanes, Shard.parse(shard), live
         self.supervisor = Supervisor(self.output / "logs")
-        self._docker = Docker(self.supervisor, images)
+        self._kind, self._docker = services, Docker(self.supervisor, images)
         starters = self._docker.starters if services == "docker" else PROCESSES
         self._own = functools.partial(Local, self.supervisor, starters=starters, progress=progress)
         self._local = self._own()
@@ -132,6 +132,7 @@ class Session:
         schema: str | Path | None = None,
         topics: Mapping[str, int] | None = None,
         own_servers: bool = False,
+        room_mb: int | None = None,
     ) -> Iterator[Lane]:
         """A fresh lane; see `chaos.lane`.
 
@@ -140,13 +141,17 @@ class Session:
             topics: short name and number of partitions of each topic; None for no Kafka at all.
             own_servers: not those that other lanes use, nor any that you run; so that schedules may break them
                 (`chaos.outages`). They take two seconds to start, and end with the lane.
+            room_mb: the data of each of the lane's own servers is in a file system of so many megabytes, so that
+                schedules may fill it up. That takes root; 200 is enough for a small system.
         """
+        if room_mb is not None and not (own_servers and self._kind == "local"):
+            raise ChaosError("room_mb is for a lane's own servers that are plain processes: own_servers=True")
         name = f"lane_{self._mark}_{next(self._numbers)}"
         files = self.output / "lanes" / name
         files.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             wanted = {"postgres": schema is not None, "kafka": topics is not None}
-            postgres, kafka = self._servers(stack, **wanted, own=own_servers)
+            postgres, kafka = self._servers(stack, **wanted, own=own_servers, room_mb=room_mb)
             if postgres is not None:
                 if not own_servers:
                     stack.callback(postgres.drop_database, name)
@@ -172,12 +177,13 @@ class Session:
             yield lane
 
     def _servers(
-        self, stack: contextlib.ExitStack, *, postgres: bool, kafka: bool, own: bool
+        self, stack: contextlib.ExitStack, *, postgres: bool, kafka: bool, own: bool, room_mb: int | None
     ) -> tuple[Postgres | None, Kafka | None]:
         """Those that are wanted; `stack` ends those of a lane's own."""
         local, external = self._local, self._external
         if own:
-            local, external = self._own(), External()
+            local = self._own() if room_mb is None else self._own(starters=in_rooms(room_mb))
+            external = External()
             stack.callback(local.end)
         ours = ["postgres"] if postgres and not external.postgres else []
         ours += ["kafka"] if kafka and not external.kafka else []

@@ -162,7 +162,9 @@ class System(Ground):
                 self._require_wired(fault)
                 raise UnknownName("link", fault.link, self.lane.links.names)
             if fault.is_outage:
-                self.lane.server(fault.link)  # is it ours to break?
+                server = self.lane.server(fault.link)  # is it ours to break?
+                if fault.action == "full":
+                    server.require_room()
             if self.recording is None:
                 fault.require_known_site()
         if self.recording is not None and plan.faults:

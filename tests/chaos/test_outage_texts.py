@@ -19,6 +19,7 @@ AT = "@payment~0/http.post#1"
         (f"postgres:freeze{AT}", Outage("freeze", 1)),
         (f"postgres:freeze=0.5{AT}", Outage("freeze", 0.5)),
         (f"kafka:restart{AT}", Outage("restart", 0)),
+        (f"postgres:full{AT}", Outage("full", 1)),
     ],
 )
 def test_there_and_back(text: str, outage: Outage) -> None:

@@ -11,6 +11,7 @@ has all of that client's traffic, and no other's.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import itertools
@@ -27,6 +28,7 @@ from chaos.errors import MissingPart, ProcessDied
 from chaos.services.cache import Jar, fetch_jars
 from chaos.services.clients import FIND_AGAIN, confluent_kafka, require_client
 from chaos.services.ports import Port, lease_port
+from chaos.services.room import Room, spawner
 from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
 
@@ -101,6 +103,7 @@ class Kafka(Server):
     spare: list[SpareListener] = field(default_factory=list)
     ports: tuple[Port, ...] = ()  # held for as long as the broker runs
     data: Path | None = None
+    room: Room | None = None
     name: str = field(default="kafka", init=False)
 
     @functools.cached_property
@@ -165,6 +168,14 @@ class Kafka(Server):
                 if error.args[0].code() != kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
 
+    def want_room(self) -> None:
+        """See `Server`: files for another topic."""
+        names = {f"room-{next(_numbers)}": 1}
+        topics = [confluent_kafka().admin.NewTopic(name, count) for name, count in names.items()]
+        with contextlib.suppress(confluent_kafka().KafkaException):
+            for created in self.admin.create_topics(topics, request_timeout=_ANSWER_S).values():
+                created.result(_ANSWER_S)
+
     def renew_clients(self) -> None:
         """Forget the clients there are; others are made when they are needed."""
         self.__dict__.pop("admin", None)
@@ -200,16 +211,17 @@ class Kafka(Server):
         wait_until(what, brokers, deadline, retry_on=(kafka.KafkaException,), logs=logs)
 
 
-def start_kafka(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Kafka:
-    """Start a broker of our own on fresh data; it answers when this returns."""
+def start_kafka(supervisor: Supervisor, cache: Cache, deadline: Deadline, room_mb: int | None = None) -> Kafka:
+    """Start a broker of our own on fresh data, in a room if wanted; it answers when this returns."""
     require_client("confluent_kafka")  # said at once, not after all the work
     java = find_java()
     jars = fetched(cache)
     name = f"kafka-{VERSION}-java-{java.version}"
     prepared = cache.entry(name, lambda place: _prepare(supervisor, cache, java, jars, place))
     data = supervisor.run_dir / f"kafka-{next(_numbers)}"  # several may start at once
-    shutil.copytree(prepared / "data", data)
-    kafka = _launch(supervisor, java, jars, data, [f"-XX:SharedArchiveFile={prepared / _ARCHIVE}"])
+    room = None if room_mb is None else Room(supervisor, data, room_mb)
+    shutil.copytree(prepared / "data", room.seen(data) if room else data, dirs_exist_ok=room is not None)
+    kafka = _launch(supervisor, java, jars, data, [f"-XX:SharedArchiveFile={prepared / _ARCHIVE}"], room=room)
     kafka.require_reachable(deadline)
     return kafka
 
@@ -329,7 +341,9 @@ def _use_everything(kafka: Kafka, deadline: Deadline) -> None:
     kafka.delete_topics(["warm-up"])
 
 
-def _launch(supervisor: Supervisor, java: Java, jars: Path, data: Path, options: list[str]) -> Kafka:
+def _launch(
+    supervisor: Supervisor, java: Java, jars: Path, data: Path, options: list[str], *, room: Room | None = None
+) -> Kafka:
     spare = spare_listeners()
     ports, settings = listeners(spare)
     properties = supervisor.run_dir / f"{data.name}.properties"
@@ -337,8 +351,8 @@ def _launch(supervisor: Supervisor, java: Java, jars: Path, data: Path, options:
     # Libraries for compression are unpacked there, and a killed runtime does not remove them.
     options = [*options, f"-Djava.io.tmpdir={supervisor.run_dir}"]
     argv = [*_java_command(java, jars, options), "kafka.Kafka", str(properties)]
-    spawn = functools.partial(supervisor.spawn, "kafka", argv, env=_environment())
-    return Kafka(ports[0].address, spawn(), spawn, spare, ports, data)
+    spawn = spawner(supervisor, room, "kafka", argv, env=_environment())
+    return Kafka(ports[0].address, spawn(), spawn, spare, ports, data, room)
 
 
 def _java_command(java: Java, jars: Path, options: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ says. `External` (`chaos.services.external`) has the same attributes for servers
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 # Long enough for the first run on a slow line: 44 MB of jars and, for Toxiproxy, a compiler's work.
 _START_S = 240.0
-PROCESSES: Starters = {
-    "postgres": start_postgres,
-    "kafka": start_kafka,
-    "toxiproxy": start_toxiproxy,
-}
+_WITH_DATA = {"postgres": start_postgres, "kafka": start_kafka}
+PROCESSES: Starters = {**_WITH_DATA, "toxiproxy": start_toxiproxy}
+
+
+def in_rooms(megabytes: int) -> Starters:
+    """What starts each server as a plain process whose data is in a small file system of its own."""
+    roomy = {name: functools.partial(start, room_mb=megabytes) for name, start in _WITH_DATA.items()}
+    return {**PROCESSES, **roomy}
 
 
 class Local:

@@ -12,6 +12,7 @@ process has written is in the kernel's hands, and only the loss of the whole mac
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import itertools
@@ -21,7 +22,6 @@ import pwd
 import shutil
 import signal
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
@@ -29,6 +29,7 @@ from urllib.parse import quote, urlencode
 from chaos.errors import MissingPart
 from chaos.services.clients import psycopg, require_client
 from chaos.services.ports import Port, lease_port
+from chaos.services.room import Room, spawner
 from chaos.services.server import Server
 from chaos.waiting import Deadline, wait_until
 
@@ -69,6 +70,7 @@ class Postgres(Server):
     again: Callable[[], Process] | None = None
     port: Port | None = None  # held for as long as the server runs
     data: Path | None = None
+    room: Room | None = None
     name: str = field(default="postgres", init=False)
 
     def database_url(self, name: str) -> str:
@@ -96,6 +98,12 @@ class Postgres(Server):
     def _execute(self, statement: str) -> None:
         with psycopg().connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement)
+
+    def want_room(self) -> None:
+        """See `Server`: another file of its log."""
+        client = psycopg()
+        with contextlib.suppress(client.OperationalError):
+            self._execute("SELECT pg_logical_emit_message(false, 'onecharge', ''), pg_switch_wal()")
 
     def release(self) -> None:
         """End the lease of its port."""
@@ -128,23 +136,25 @@ class Postgres(Server):
         wait_until(what, answer, deadline, retry_on=(psycopg().OperationalError,), logs=logs)
 
 
-def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline) -> Postgres:
-    """Start a Postgres of our own on a fresh data directory; it answers when this returns."""
+def start_postgres(supervisor: Supervisor, cache: Cache, deadline: Deadline, room_mb: int | None = None) -> Postgres:
+    """Start a Postgres of our own on a fresh data directory, in a room if wanted; it answers when this returns."""
     require_client("psycopg")  # said at once, not after all the work
     user = _unprivileged()
     programs = _programs(cache)
     template = cache.entry(_template_name(user), lambda place: _initialise(supervisor, programs, place, user, deadline))
     data = supervisor.run_dir / f"postgres-{next(_numbers)}"  # several may start at once
+    room = None if room_mb is None else Room(supervisor, data, room_mb)
     # By another process: a thousand small files would keep this one's threads from starting the broker.
-    copying = supervisor.spawn("postgres-copy", ["cp", "-a", str(template / "data"), str(data)])
+    copy = ["cp", "-aT", str(template / "data"), str(room.seen(data) if room else data)]
+    copying = supervisor.spawn("postgres-copy", copy)
     if copying.wait(deadline).status != 0:
         copying.require_running()
     port = lease_port()
     options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *options]
     # Told to end by SIGQUIT, it ends at once and takes its System V segment along; SIGKILL would leave that behind.
-    spawn = partial(supervisor.spawn, "postgres", argv, env=_environment(), user=user, farewell=signal.SIGQUIT)
-    server = Postgres(local_dsn(port), spawn(), spawn, port, data)
+    spawn = spawner(supervisor, room, "postgres", argv, env=_environment(), user=user, farewell=signal.SIGQUIT)
+    server = Postgres(local_dsn(port), spawn(), spawn, port, data, room)
     server.require_reachable(deadline)
     return server
 

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from chaos.errors import ChaosError
 from chaos.services.ports import require_free
+from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from chaos.services.ports import Port
-    from chaos.waiting import Deadline
+    from chaos.services.room import Room
     from chaos.workers.process import Process
+
+_FELT_S = 10.0
 
 
 class Server(abc.ABC):
@@ -32,6 +35,7 @@ class Server(abc.ABC):
     process: Process | None
     again: Callable[[], Process] | None  # start it on the data that it has
     data: Path | None = None  # where that is, if it is ours to remove
+    room: Room | None = None  # the small file system that it is in, if any
 
     @property
     @abc.abstractmethod
@@ -73,6 +77,46 @@ class Server(abc.ABC):
         process.signal(self.orderly)
         process.wait(deadline)
 
+    def fill(self) -> None:
+        """Leave no room in its file system, and return when it has wanted some: it may end by that.
+
+        Raises:
+            ChaosError: it has no small file system of its own.
+            NotInTime: it has found what it wanted.
+        """
+        room, process = self.require_room(), self._running()
+        before = self._refused()
+        room.fill()
+        deadline = Deadline(_FELT_S)
+        what = f"{self.name} to want room in its full file system"
+
+        def felt() -> bool:
+            self.want_room()
+            return self._refused() > before or process.exit is not None
+
+        wait_until(what, felt, deadline, logs=[process.log])
+
+    def empty(self) -> None:
+        """Give back what `fill` has taken, if anything."""
+        if self.room is not None:
+            self.room.empty()
+
+    def require_room(self) -> Room:
+        """The file system of its own.
+
+        Raises:
+            ChaosError: it has none.
+        """
+        if self.room is None:
+            raise ChaosError(f"{self.name} has no small file system of its own: make the lane with room_mb=…")
+        return self.room
+
+    def want_room(self) -> None:  # noqa: B027 - who can be given a room overrides it
+        """Have it write something, which need not succeed."""
+
+    def _refused(self) -> int:
+        return self._ours().log.read_bytes().count(b"No space left on device")
+
     @property
     def ended(self) -> bool:
         """Whether its first process has."""
@@ -99,6 +143,8 @@ class Server(abc.ABC):
             self.process.forget()
         if self.data is not None:
             shutil.rmtree(self.data, ignore_errors=True)
+        if self.room is not None:
+            self.room.end()
 
     def _running(self) -> Process:
         process = self._ours()
