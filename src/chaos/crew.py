@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from chaos.armed import Armed, armed_fault
 from chaos.errands import Errands
-from chaos.errors import ChaosError, ProcessDied
+from chaos.errors import ChaosError, PortTaken, ProcessDied
 from chaos.network import Network
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import messages
@@ -154,7 +154,7 @@ class Crew:
         try:
             self._restart(member)
             armed.started(member.name, member.process.pid)
-        except ProcessDied:
+        except (PortTaken, ProcessDied):
             pass
         finally:
             with self._lane.supervisor.changing():

@@ -71,12 +71,7 @@ class Trusted(Server):
     ledger: Ledger
     process: Process
     again: Callable[[], Process]
-    port: Port
-
-    @property
-    def listens(self) -> list[Port]:
-        """See `Server`."""
-        return [self.port]
+    listens: Sequence[Port] = ()  # none to be looked at: whoever starts a worker does that
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers over HTTP: the kernel accepts connections for who stands still."""
@@ -398,9 +393,8 @@ class Lane:
             self.links.started(label, process.pid)
             return process
 
-        port = self.port(worker, 0)
-        url = f"http://{port.address}"
-        made = Trusted(name, url, Ledger(path, key=key), start(), start, port)
+        url = f"http://{self.port(worker, 0).address}"
+        made = Trusted(name, url, Ledger(path, key=key), start(), start)
         self.require_listening(worker, 0, made.process, Deadline(_START_S))
         self.links.add_service(url, name=name)
         self._trusted[name] = made

@@ -43,6 +43,8 @@ class Worker:
     image: str = ""
 
     def __post_init__(self) -> None:
+        if not (callable(self.run) or self.argv or self.image):
+            raise ChaosError(f"worker {self.name!r} has nothing to run: give a function, or a command line")
         if self.image and (callable(self.run) or self.kill == "process"):
             what = "a function" if callable(self.run) else 'kill="process"'
             raise ChaosError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -115,3 +117,15 @@ def _take_effect(key: str, effect: bool | None = None) -> None:  # noqa: FBT001 
         effect = not ledger.exists() or f'"{key}"' not in ledger.read_text()
     with ledger.open("a") as file:
         file.write(json.dumps({"key": key, "effect": effect}) + "\n")
+
+
+def forks_heavy_children() -> None:
+    """Has two children that share its listener, and so much memory that the kernel needs a while to take it away."""
+    with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))) as listener:
+        for _ in range(2):
+            if os.fork() == 0:
+                weight = bytearray(100 << 20)
+                signal.pause()
+                del weight
+        while True:
+            listener.accept()[0].close()

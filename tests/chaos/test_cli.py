@@ -260,8 +260,9 @@ def code_of(args: list[str]) -> object:
         (["replay", "shop:shop", "wroker/shop.taken:crash-before"], "no worker 'wroker': did you mean 'worker'?"),
         (["replay", "shop:shop", "worker/shop.token:crash-before"], "did you mean 'worker~0/shop.taken#1'?"),
         (["sweep", "shop:shop", "--only", "worker/shop.token"], "did you mean 'worker/shop.taken'?"),
+        (["sweep", "shop:shop", "--services", "docker", "--image", "kafak=1"], "'kafak': did you mean 'kafka'?"),
     ],
-    ids=["worker", "point", "only"],
+    ids=["worker", "point", "only", "image"],
 )
 @pytest.mark.usefixtures("project")
 def test_name_that_the_system_does_not_know(capsys: pytest.CaptureFixture[str], args: list[str], told: str) -> None:

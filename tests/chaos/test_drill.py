@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from chaos import (
     ChaosError,
     Condition,
     Ledger,
+    PortTaken,
     System,
     Undecided,
     UnknownName,
@@ -117,6 +119,21 @@ def test_worker_that_is_managed(onecharge: Session) -> None:
             assert told[:2] == [f"w~{n} exited with code 4 by itself, and is started again" for n in range(2)]
     with queue(onecharge, odd_workers.exits_after_each, workload=jobs) as system:
         assert system.drill().status == "unknown"
+
+
+def test_worker_whose_port_is_taken(onecharge: Session) -> None:
+    """It is said who has it; a child that the kernel has not buried yet is waited for."""
+    with onecharge.lane() as lane:
+        worker = Worker("web", odd_workers.forks_heavy_children, http=True)
+        for _ in range(3):
+            process = lane.start(worker)
+            lane.require_listening(worker, 0, process, Deadline(20))
+            process.kill()
+        port = lane.port(worker, 0)
+        lane.start(worker).kill()
+        told = rf"^web\.0 cannot be started at {port.address}, which .* has taken"
+        with socket.create_server(("127.0.0.1", port.number)), pytest.raises(PortTaken, match=told):
+            lane.start(worker)
 
 
 def test_managed_worker_that_never_comes_back(onecharge: Session) -> None:

@@ -68,6 +68,8 @@ def test_help(run: Callable[..., pytest.RunResult]) -> None:
     for option in (
         "--onecharge-postgres=DSN",
         "--onecharge-kafka=ADDRESS",
+        "--onecharge-services=KIND",
+        "--onecharge-image=SERVER=IMAGE",
         "--onecharge-output=DIR",
         "--onecharge-lanes=N",
         "--onecharge-shard=K/N",

@@ -9,7 +9,7 @@ The settings are those of servers that are plain processes (`chaos.services.post
 
 from __future__ import annotations
 
-import functools
+import threading
 from typing import TYPE_CHECKING, Final
 
 from chaos.errors import ChaosError, UnknownName
@@ -56,11 +56,16 @@ class Docker:
 
     def __init__(self, supervisor: Supervisor, named: Mapping[str, str]) -> None:
         self._supervisor, self._images = supervisor, {**IMAGES, **named}
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()  # several servers are started at once
 
-    @functools.cached_property
+    @property
     def engine(self) -> Engine:
         """See `Engine`."""
-        return Engine(self._supervisor)
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(self._supervisor)
+            return self._engine
 
     @property
     def starters(self) -> Starters:
@@ -83,8 +88,8 @@ class Docker:
 
     def close(self) -> None:
         """Remove what was started, if anything was."""
-        if "engine" in self.__dict__:
-            self.engine.close()
+        if self._engine is not None:
+            self._engine.close()
 
     def _start_postgres(self, deadline: Deadline) -> postgres.Postgres:
         require_client("psycopg")

@@ -106,6 +106,9 @@ class Kafka(Server):
     room: Room | None = None
     name: str = field(default="kafka", init=False)
 
+    def __post_init__(self) -> None:
+        self.listens = [*self.ports, *(one.listens for one in self.spare)]  # the pool gives its own away
+
     @functools.cached_property
     def admin(self) -> Any:
         """A client for administration, made at first use and kept: its answers die with it."""
@@ -186,11 +189,6 @@ class Kafka(Server):
         self.renew_clients()
         for port in (*self.ports, *(port for one in self.spare for port in (one.listens, one.advertised))):
             port.close()
-
-    @property
-    def listens(self) -> list[Port]:
-        """See `Server`: its own listeners, and the spare ones."""
-        return [*self.ports, *(one.listens for one in self.spare)]
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until the cluster answers.

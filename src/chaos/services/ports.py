@@ -12,17 +12,21 @@ the same is found by trying to bind it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chaos.errors import MissingPart, PortTaken
+from chaos.errors import MissingPart, NotInTime, PortTaken
+from chaos.waiting import Deadline, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LOWEST = 15_000
+_CLEARED_S = 2.0
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -69,16 +73,28 @@ def lease_port() -> Port:
 
 
 def require_free(ports: Iterable[Port], server: str) -> None:
-    """Raise `PortTaken` if somebody listens where `server` is about to; a lease keeps away only those who ask for one.
+    """Wait a moment until nobody listens where `server` is about to; a lease keeps away only those who ask for one.
+
+    Children of a process that was killed may have its port until the kernel has taken their memory away.
 
     Raises:
-        PortTaken: with who it is, where that can be seen.
+        PortTaken: somebody does; with who it is, where that can be seen.
     """
     for port in ports:
         try:
-            _try(port.number)
-        except OSError as error:
+            wait_until(f"{port.address} to be free", partial(_free, port.number), Deadline(_CLEARED_S), every=0.002)
+        except NotInTime as error:
             raise PortTaken(port.address, server=server, taker=_listener(port.number)) from error
+
+
+def _free(number: int) -> bool:
+    try:
+        _try(number)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def _try(number: int) -> None:

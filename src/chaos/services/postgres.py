@@ -73,6 +73,9 @@ class Postgres(Server):
     room: Room | None = None
     name: str = field(default="postgres", init=False)
 
+    def __post_init__(self) -> None:
+        self.listens = [] if self.port is None else [self.port]
+
     def database_url(self, name: str) -> str:
         """``postgresql://…`` of another database of this server: the form that clients of all languages take."""
         parts = psycopg().conninfo.conninfo_to_dict(self.dsn)
@@ -109,11 +112,6 @@ class Postgres(Server):
         """End the lease of its port."""
         if self.port is not None:
             self.port.close()
-
-    @property
-    def listens(self) -> list[Port]:
-        """See `Server`."""
-        return [] if self.port is None else [self.port]
 
     def require_reachable(self, deadline: Deadline) -> None:
         """Wait until it answers a query.

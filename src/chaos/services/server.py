@@ -34,13 +34,9 @@ class Server(abc.ABC):
     orderly: ClassVar[int] = signal.SIGTERM  # the signal by which it ends in order
     process: Process | None
     again: Callable[[], Process] | None  # start it on the data that it has
+    listens: Sequence[Port]  # where it comes back
     data: Path | None = None  # where that is, if it is ours to remove
     room: Room | None = None  # the small file system that it is in, if any
-
-    @property
-    @abc.abstractmethod
-    def listens(self) -> Sequence[Port]:
-        """The ports at which it comes back."""
 
     @abc.abstractmethod
     def require_reachable(self, deadline: Deadline) -> None:

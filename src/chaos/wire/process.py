@@ -37,7 +37,7 @@ from chaos.wire.messages import (
     encode,
 )
 from chaos.wire.proxy import Proxy
-from chaos.wire.sockets import Watch
+from chaos.wire.sockets import HIDDEN, Watch
 
 if TYPE_CHECKING:
     from chaos.wire.messages import Event
@@ -47,6 +47,9 @@ SOCKET_VARIABLE = "ONECHARGE_WIRE"
 
 _REPORTS = (Seen, Answered, Opened, Closed)
 _REPORT_S = 0.002
+
+_DIRECTLY = "is connected to {} directly, around the wire, where no effect is seen"
+_HIDDEN = "is another user's, so it cannot be seen whether it has gone around the wire: be that user, or root"
 
 
 class Conversation(asyncio.Protocol):
@@ -145,7 +148,7 @@ class Conversation(asyncio.Protocol):
         real = {(host, int(port)) for host, _, port in (one.rpartition(":") for one in addresses)}
         met = self._watch.around({one.pid for one in proxy.members.values() if one.pid}, real)
         direct = [
-            f"{one.label} is connected to {address} directly, around the wire, where no effect is seen"
+            f"{one.label} {_DIRECTLY.format(address) if address != HIDDEN else _HIDDEN}"
             for one in proxy.members.values()
             for address in met.get(one.pid, ())
         ]

@@ -20,6 +20,7 @@ _PROC: Final = Path("/proc")
 _SOCKET: Final = "socket:["
 _MAPPED: Final = "::ffff:"
 _TIME_WAIT: Final = "06"
+HIDDEN: Final = ""
 
 
 class _Row(NamedTuple):
@@ -63,7 +64,10 @@ class Watch:
         self._addresses: frozenset[tuple[str, int]] = frozenset()
 
     def around(self, pids: Collection[int], addresses: Collection[tuple[str, int]]) -> dict[int, set[str]]:
-        """By process, the addresses to which it or a descendant of it is connected directly."""
+        """By process, the addresses to which it or a descendant of it is connected directly.
+
+        `HIDDEN` is among them where that is not for this user to see, as of a container's processes.
+        """
         if self._addresses != frozenset(addresses):
             self._addresses = frozenset(addresses)
             self._innocent.clear()
@@ -71,7 +75,10 @@ class Watch:
         tables = dict[str, dict[str, _Row]]()
         found: dict[int, set[str]] = {}
         for pid in pids:
-            held = {inode for one in family(pid) for inode in _sockets(one)}
+            members = [*family(pid)]
+            if any(map(_hidden, members)):
+                found[pid] = {HIDDEN}
+            held = {inode for one in members for inode in _sockets(one)}
             if not held - self._innocent.get(pid, set()):
                 continue
             space = _namespace(pid)
@@ -81,8 +88,20 @@ class Watch:
             met = {inode for inode, row in rows.items() if (row.host, row.to) in addresses}
             # One that is in no table is not connected yet, and is looked up again.
             self._innocent[pid] = (rows.keys() - met) | (held & _local(pid))
-            found |= {pid: {f"{rows[one].host}:{rows[one].to}" for one in met}} if met else {}
+            if met:
+                found[pid] = found.get(pid, set()) | {f"{rows[one].host}:{rows[one].to}" for one in met}
         return found
+
+
+def _hidden(pid: int) -> bool:
+    """Whether its sockets are not for this user to see."""
+    try:
+        os.scandir(f"{_PROC}/{pid}/fd").close()
+    except PermissionError:
+        return True
+    except OSError:  # it has ended
+        return False
+    return False
 
 
 def _namespace(pid: int) -> str:

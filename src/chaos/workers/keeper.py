@@ -127,6 +127,7 @@ class Keeper:
     def __init__(self, socket_path: str, *, supervisor: int, owned: list[Path]) -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._children: dict[int, int] = {}  # pid -> the signal that ends it when all ends
+        self._patience: dict[int, float] = {}  # pid -> seconds that it is given for that
         self._tidy: set[int] = set()  # pids, also of the dead, that would have tidied up at their farewell
         self._owned = owned
         self._pid = os.getpid()
@@ -184,6 +185,7 @@ class Keeper:
                 if pid == 0:
                     return self._child(request)
                 self._children[pid] = request.get("farewell", signal.SIGKILL)
+                self._patience[pid] = request.get("patience", _FAREWELL_S)
                 if self._children[pid] != signal.SIGKILL:
                     self._tidy.add(pid)
                 answer["pid"] = pid
@@ -226,9 +228,9 @@ class Keeper:
         """Wait a moment for those that were told to end by another signal, then kill until no child is left."""
         for source in (self._control, self._supervisor):
             self._selector.unregister(source)
-        deadline = time.monotonic() + _FAREWELL_S
-        while set(self._children.values()) - {signal.SIGKILL} and time.monotonic() < deadline:
-            self._selector.select(deadline - time.monotonic())
+        began = time.monotonic()
+        while (left := self._patience_left() - (time.monotonic() - began)) > 0:
+            self._selector.select(left)
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)
             self._reap()
@@ -238,6 +240,11 @@ class Keeper:
                 for pid in children.read_text(encoding="ascii").split():
                     os.kill(int(pid), signal.SIGKILL)
                 os.waitpid(-1, 0)  # its orphans are ours now: look again
+
+    def _patience_left(self) -> float:
+        """The seconds that those have who are still there and were told to end by another signal."""
+        others = [pid for pid, farewell in self._children.items() if farewell != signal.SIGKILL]
+        return max((self._patience[pid] for pid in others), default=0.0)
 
     def _child(self, request: dict[str, Any]) -> Callable[[], None]:
         """Turn the fresh fork into the worker or server asked for, up to the point of running it."""

@@ -23,11 +23,17 @@ ANSWER_S = 10.0
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: an exit code of 0 or more, or minus the number of the signal that ended it."""
+    """How a process ended: an exit code of 0 or more, or minus the number of the signal that ended it.
+
+    `lost` says why that is not known, if it is not.
+    """
 
     status: int
+    lost: str = ""
 
     def __str__(self) -> str:
+        if self.lost:
+            return f"cannot be seen any more: {self.lost}"
         if self.status >= 0:
             return f"exited with code {self.status}"
         known = {number.value: number.name for number in signal.Signals}

@@ -170,11 +170,15 @@ class Supervisor:
         cwd: Path | None = None,
         user: tuple[int, int] | None = None,
         farewell: int = signal.SIGKILL,
+        patience: float = 1.0,
     ) -> Process:
-        """Start a program, as (uid, gid) `user` if given; `farewell` is the signal that ends it when all ends."""
+        """Start a program, as (uid, gid) `user` if given.
+
+        `farewell` is the signal that ends it when all ends; it is given so many seconds of `patience` for that.
+        """
         environment = dict(os.environ) if env is None else env
         what = {"argv": list(argv), "env": environment, "cwd": str(cwd or self.run_dir)}
-        return self.start(self._root, name, {**what, "user": user, "farewell": farewell})
+        return self.start(self._root, name, {**what, "user": user, "farewell": farewell, "patience": patience})
 
     def zygote(self, preload: Sequence[str]) -> Zygote:
         """The warm parent that has imported the modules `preload`; made at the first call, then kept."""

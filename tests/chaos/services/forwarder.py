@@ -1,10 +1,11 @@
-"""The smallest TCP proxy: stands at one port, forwards to another, and counts."""
+"""The smallest proxy: stands at one port, or unix socket, forwards to another, and counts."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class Forwarder:
-    """Forwards everything until it is left; then its connections are cut and nobody is there any more."""
+    """Forwards everything until it is left; then its connections are cut and nobody is there any more.
 
-    def __init__(self, listens: int, forwards_to: int) -> None:
+    A number is a port, a text the path of a unix socket. What a client sends is sent on after `delay` seconds.
+    """
+
+    def __init__(self, listens: int | str, forwards_to: int | str, *, delay: float = 0) -> None:
         self.bytes = 0
-        self._to = ("127.0.0.1", forwards_to)
-        self._server = socket.create_server(("127.0.0.1", listens))
+        self._delay = delay
+        self._to = forwards_to
+        self._server = _server(listens)
         self._ends: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -38,15 +43,30 @@ class Forwarder:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._server.accept()
-                server = socket.create_connection(self._to)
+                server = _connected(self._to)
                 self._ends += (client, server)
-                for source, sink in ((client, server), (server, client)):
-                    self._threads.append(threading.Thread(target=self._copy, args=(source, sink)))
+                for source, sink, delay in ((client, server, self._delay), (server, client, 0)):
+                    self._threads.append(threading.Thread(target=self._copy, args=(source, sink, delay)))
                     self._threads[-1].start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.bytes += len(data)
+                time.sleep(delay)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+def _server(address: int | str) -> socket.socket:
+    if isinstance(address, int):
+        return socket.create_server(("127.0.0.1", address))
+    return socket.create_server(address, family=socket.AF_UNIX)
+
+
+def _connected(address: int | str) -> socket.socket:
+    if isinstance(address, int):
+        return socket.create_connection(("127.0.0.1", address))
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(address)
+    return end

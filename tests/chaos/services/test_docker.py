@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from chaos import ChaosError, MissingPart, ProcessDied, Session, Worker
+from chaos import ChaosError, MissingPart, ProcessDied, ServerGone, Session, Worker
 from chaos.services.clients import docker
 from chaos.services.container import MACHINE, RUN, Engine, machine
 from chaos.services.docker import Docker, named_images
@@ -18,6 +20,7 @@ from chaos.services.ports import lease_port
 from chaos.waiting import Deadline
 from chaos.workers.supervisor import Supervisor
 from tests.chaos.owner import Owner, until
+from tests.chaos.services.forwarder import Forwarder
 from tests.fix_containers import IMAGES, WORKER
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 60.0
+ADDRESS = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 NEEDED = pytest.mark.docker
 OWNER = """
 from chaos import Session
@@ -41,7 +45,7 @@ with Session(Path(os.environ["LOGS"]), services="docker", images=images) as sess
 def engine(containers: Session) -> Iterator[Any]:
     """A client of the engine, to look behind the scenes with."""
     containers.services.start("postgres")
-    client = docker().APIClient(version="auto")
+    client = docker().APIClient(ADDRESS, version="auto")
     yield client
     client.close()
 
@@ -52,11 +56,14 @@ def of(engine: Any, label: str, value: str) -> list[str]:
 
 
 @NEEDED
-def test_nobody_else_can_reach_them(containers: Session) -> None:
+def test_nobody_else_can_reach_them(containers: Session, engine: Any) -> None:
     """Whatever listens in a container of ours does so on the loopback interface, and nothing is published."""
     with containers.lane(schema="", topics={}, own_servers=True) as lane:
         toxiproxy = containers.services.toxiproxy
         servers = [lane.server("postgres").process, lane.server("kafka").process, toxiproxy.process]
+        for one in of(engine, RUN, str(containers.supervisor.run_dir)):
+            settings = engine.inspect_container(one)["HostConfig"]
+            assert (settings["NetworkMode"], settings["PortBindings"] or {}) == ("host", {})
         for server in servers:
             assert server is not None
             family = {server.pid, *(one.pid for one in psutil.Process(server.pid).children(recursive=True))}
@@ -65,20 +72,23 @@ def test_nobody_else_can_reach_them(containers: Session) -> None:
                 for one in psutil.net_connections("inet")
                 if one.pid in family and one.status == psutil.CONN_LISTEN
             ]
+            assert heard
             assert set(heard) <= {"('127.0.0.1',)", "('::ffff:127.0.0.1',)"}, server.name
 
 
 @NEEDED
 def test_they_are_removed_with_their_run(containers: Session, engine: Any, tmp_path: Path) -> None:
     """When a run is over nothing of it is left, nor of its data; another's is untouched."""
-    before = {volume["Name"] for volume in engine.volumes()["Volumes"] or ()}
     with Session(tmp_path, services="docker", images=IMAGES) as session:
         with session.lane(schema="", topics={}):
             run = str(session.supervisor.run_dir)
-            assert len(of(engine, RUN, run)) == 2
+            mounts = [
+                mount["Name"] for one in of(engine, RUN, run) for mount in engine.inspect_container(one)["Mounts"]
+            ]
         assert len(of(engine, RUN, run)) == 2
     assert not of(engine, RUN, run)
-    assert not {volume["Name"] for volume in engine.volumes()["Volumes"] or ()} - before
+    assert len(mounts) >= 2
+    assert not {volume["Name"] for volume in engine.volumes()["Volumes"] or ()} & {*mounts}
     assert of(engine, RUN, str(containers.supervisor.run_dir))
 
 
@@ -126,6 +136,50 @@ def test_all_of_the_run_are_killed(
 
 
 @NEEDED
+def test_a_slow_engine(tmp_path: Path, engine: Any) -> None:
+    """The process that removes them is given the time that it takes."""
+    slow = str(tmp_path / "slow")
+    with (
+        Forwarder(slow, ADDRESS.removeprefix("unix://"), delay=0.4),
+        Owner(OWNER, tmp_path, env={"IMAGES": json.dumps(IMAGES), "DOCKER_HOST": f"unix://{slow}"}) as owner,
+    ):
+        run = owner.told()["run"]
+        owner.end(signal.SIGKILL)
+        until(lambda: not of(engine, RUN, run))
+
+
+@NEEDED
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # docker-py forgets a socket that could not be connected
+def test_an_engine_that_goes_away(containers: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it runs is not taken for killed; whatever is asked of it is said not to be answered."""
+    with Supervisor(containers.output / "away") as supervisor:
+        ours = Docker(supervisor, {})
+        with Forwarder(str(tmp_path / "away"), ADDRESS.removeprefix("unix://")):
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/away")
+            there = ours.start("there", WORKER, ["sleep", "600"], {})
+        ended = there.wait(Deadline(PATIENCE_S))
+        assert str(ended).startswith("cannot be seen any more: the Docker engine at unix://")
+        assert ended.status != -signal.SIGKILL
+        with pytest.raises(ServerGone, match=r"the Docker engine at .* cannot be spoken to"):
+            there.freeze()
+        with pytest.raises(ServerGone):
+            ours.start("another", WORKER, ["sleep", "600"], {})
+        ours.close()
+        gc.collect()
+
+
+@NEEDED
+def test_one_engine(containers: Session) -> None:
+    """Those who need it first at the same time have one, and one process that removes what it runs."""
+    with Supervisor(containers.output / "one") as supervisor:
+        ours = Docker(supervisor, {})
+        with ThreadPoolExecutor(4) as pool:
+            assert len({id(engine) for engine in pool.map(lambda _: ours.engine, range(4))}) == 1
+        assert [process.name for process in supervisor.processes] == ["containers"]
+        ours.close()
+
+
+@NEEDED
 def test_what_it_says_and_how_it_ends(containers: Session, engine: Any) -> None:
     """Its output is in its log from the first line on; a code is told from a signal; both are gone then."""
     with Supervisor(containers.output / "said") as supervisor:
@@ -137,18 +191,71 @@ def test_what_it_says_and_how_it_ends(containers: Session, engine: Any) -> None:
         killed = ours.start("killed", WORKER, ["sleep", "600"], {})
         assert killed.kill().status == -signal.SIGKILL
         assert not killed.signal(signal.SIGTERM)
+        for status in (137, 255):  # as if by signals, one of them ours
+            odd = ours.start("odd", WORKER, ["python3", "-c", f"raise SystemExit({status})"], {})
+            assert odd.wait(Deadline(PATIENCE_S)).status == status
         until(lambda: not of(engine, RUN, str(supervisor.run_dir)))
         ours.close()
 
 
 @NEEDED
-def test_what_cannot_be_run(containers: Session) -> None:
+def test_what_cannot_be_run(containers: Session, engine: Any) -> None:
     """The engine's own word is passed on, in one line."""
     with Supervisor(containers.output / "odd") as supervisor:
         ours = Docker(supervisor, {})
         with pytest.raises(ChaosError, match=r"^odd could not be started: .*/no/such") as raised:
-            ours.start("odd", WORKER, ["/no/such"], {})
+            ours.engine.make("odd", WORKER, ["/no/such"], env={}, kept=True).begin()
         assert "\n" not in str(raised.value)
+        assert not of(engine, RUN, str(supervisor.run_dir))
+        assert [process.name for process in supervisor.processes] == ["containers"]
+        ours.close()
+
+
+@NEEDED
+def test_what_it_is_told(containers: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment of the run, of its files, and of the user's settings for containers, nothing comes in."""
+    proxies = {"proxies": {"default": {"httpProxy": "http://127.0.0.1:9"}}}
+    (tmp_path / "config.json").write_text(json.dumps(proxies))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("ONECHARGE_TOLD", "not this")
+    script = f"import os; print(*sorted(os.environ)); print(os.path.exists({str(tmp_path)!r}))"
+    with containers.lane(schema="") as lane:
+        worker = Worker("told", ["python3", "-c", script.replace("{", "{{")], env={"LANE": "{lane}"}, image=WORKER)
+        process = lane.start(worker)
+        assert process.wait(Deadline(PATIENCE_S)).status == 0
+        names, files = process.log.read_text().splitlines()
+        own = {"PATH", "HOSTNAME", "HOME", "PYTHONPATH", "PYTHONUNBUFFERED", "LC_CTYPE"}  # the image's, and Python's
+        assert {*names.split()} - own == {"DATABASE_URL", "LANE"}
+        assert files == "False"
+
+
+@NEEDED
+def test_a_service_in_a_container(containers: Session) -> None:
+    """It listens where it was told; told to end it ends as a process would; without words it is the image's own."""
+    with containers.lane() as lane:
+        web = Worker("web", "python3 -m http.server --bind 127.0.0.1 {port}", http=True, image=WORKER)
+        process = lane.start(web)
+        lane.require_listening(web, 0, process, Deadline(PATIENCE_S))
+        assert process.stop(Deadline(PATIENCE_S)).status == -signal.SIGTERM
+        own = lane.start(Worker("own", "", image=WORKER))
+        assert own.wait(Deadline(PATIENCE_S)).status == 0
+
+
+@NEEDED
+def test_it_stands_still(containers: Session) -> None:
+    """It may be told so twice; a signal meanwhile is kept until it goes on; when it has ended nothing of it is left."""
+    with Supervisor(containers.output / "still") as supervisor:
+        ours = Docker(supervisor, {})
+        still = ours.start("still", WORKER, ["sleep", "600"], {})
+        assert still.signal(signal.SIGSTOP)
+        assert still.signal(signal.SIGSTOP)
+        assert still.signal(signal.SIGTERM)
+        assert docker().APIClient(version="auto").inspect_container(still.id)["State"]["Paused"]
+        assert still.exit is None
+        assert still.signal(signal.SIGCONT)
+        assert still.wait(Deadline(PATIENCE_S)).status == -signal.SIGTERM
+        with pytest.raises(ChaosError, match=r"No such container|not running"):
+            still.freeze()
         ours.close()
 
 
@@ -161,7 +268,7 @@ def test_missing_image(containers: Session, tmp_path: Path) -> None:
             session.services.start("kafka")
         assert str(raised.value) == (
             "the image local/no-such:1 is missing: looked for it among those of the Docker engine at "
-            "unix:///var/run/docker.sock. Fetch it with `docker pull local/no-such:1`, or name another with "
+            f"{ADDRESS}. Fetch it with `docker pull local/no-such:1`, or name another with "
             "--onecharge-image=kafka=IMAGE."
         )
 
@@ -192,7 +299,10 @@ def test_unreachable_engine(
 def test_an_engine_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that may be on another machine is not asked: what it runs could not be reached."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    with Session(tmp_path, services="docker") as session, pytest.raises(ChaosError, match="may be on another machine"):
+    with (
+        Session(tmp_path, services="docker") as session,
+        pytest.raises(ChaosError, match="it may be on another machine"),
+    ):
         session.services.start("postgres")
 
 

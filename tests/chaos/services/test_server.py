@@ -137,13 +137,17 @@ def test_somebody_else_s_is_refused(server: Server) -> None:
         server.freeze()
 
 
-@pytest.mark.parametrize("name", ["postgres", "kafka"])
-def test_taken_port(lane: Lane, name: str) -> None:
-    """It does not come back where somebody else listens by now: it is said who that is, and what to do."""
+@pytest.mark.parametrize(("name", "nth"), [("postgres", 0), ("kafka", 0), ("kafka", 1), ("kafka", 2)])
+def test_taken_port(lane: Lane, name: str, nth: int) -> None:
+    """It does not come back where somebody else listens by now: it is said who that is, and what to do.
+
+    Of Kafka the third is the listener of a worker.
+    """
     server = lane.server(name)
+    assert lane.links.kafka("worker.0")
     server.kill()
     lane.forget_connections()
-    port = server.listens[0]
+    port = server.listens[nth]
     with socket.create_server(("127.0.0.1", port.number)), pytest.raises(PortTaken) as raised:
         server.start_again(Deadline(PATIENCE_S))
     taker = f"{psutil.Process().name()} (pid {os.getpid()})"

@@ -10,7 +10,7 @@ import ssl
 import struct
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 import psycopg
@@ -21,7 +21,7 @@ from chaos.faults import registered
 from chaos.services.ports import lease_port
 from chaos.waiting import Deadline, wait_until
 from chaos.wire import client, messages
-from chaos.wire.sockets import Watch
+from chaos.wire.sockets import HIDDEN, Watch
 from tests.chaos.wire import exact_workers, wire_workers
 from tests.chaos.wire.rig import Rig
 
@@ -292,6 +292,18 @@ def test_no_fault_without_its_body(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 assert end.recv(1000).startswith(b"HTTP/1.1 201")
                 assert rig.failed() == "it did nothing"
     assert os.environ.get("ONECHARGE_WIRE") is None
+
+
+def test_what_is_not_for_us_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose sockets another user has is not taken for innocent."""
+    watch = Watch()
+    assert watch.around({os.getpid()}, {("127.0.0.1", 1)}) == {}
+
+    def refuse(path: str) -> NoReturn:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert watch.around({os.getpid()}, {("127.0.0.1", 1)}) == {os.getpid(): {HIDDEN}}
 
 
 def test_socket_that_connects_later() -> None:
