@@ -306,16 +306,14 @@ def test_hundred_cycles(detours: Detours, detour: Detour, server: PlainServer) -
 
 def test_hung_toxiproxy(detours: Detours, detour: Detour, server: PlainServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Toxiproxy that does not answer makes the fault fail in time, and is replaced by one with the same ways."""
-    monkeypatch.setattr("chaos.services.toxiproxy._CALL_S", 0.3)
+    monkeypatch.setattr("chaos.services.toxiproxy._CALL_S", 1.0)
     process = detours.server.process
     assert process is not None
     process.signal(signal.SIGSTOP)
     began = time.monotonic()
-    with pytest.raises(
-        ServerGone, match=r"^Toxiproxy at 127\.0\.0\.1:\d+ cannot be spoken to: no answer came in 0\.3 s"
-    ):
+    with pytest.raises(ServerGone, match=r"^Toxiproxy at 127\.0\.0\.1:\d+ cannot be spoken to: no answer came in 1 s"):
         detours.spoil([detour], Down())
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 4.0
     assert process.exit is not None
     assert ask(detour)
     server.accepted.get(timeout=WITHIN_S)
@@ -323,7 +321,7 @@ def test_hung_toxiproxy(detours: Detours, detour: Detour, server: PlainServer, m
 
 def test_hung_while_healing(detours: Detours, detour: Detour, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that hangs when a way is to be healed is replaced, and the way is whole."""
-    monkeypatch.setattr("chaos.services.toxiproxy._CALL_S", 0.3)
+    monkeypatch.setattr("chaos.services.toxiproxy._CALL_S", 1.0)
     detours.spoil([detour], Timeout())
     assert detours.server.process is not None
     detours.server.process.signal(signal.SIGSTOP)
