@@ -273,6 +273,8 @@ class Engine:
                     "LogConfig": {"Type": "none"},
                     "Init": not kept,  # a program that is the first process is not ended by SIGTERM as others are
                 },
+                # A worker of a user who is not root is that user: the sockets of others are not for them to see.
+                user=f"{os.getuid()}:{os.getgid()}" if os.getuid() and not kept else None,
                 use_config_proxy=False,
             )["Id"]
         except Refused as error:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from chaos import ChaosError, MissingPart, ProcessDied, ServerGone, Session, Worker
+from chaos import ChaosError, Ledger, MissingPart, ProcessDied, ServerGone, Session, System, Worker, one_effect_per_key
 from chaos.services.clients import docker
 from chaos.services.container import MACHINE, RUN, Engine, machine
 from chaos.services.docker import Docker, named_images
 from chaos.services.ports import lease_port
-from chaos.waiting import Deadline
+from chaos.waiting import Deadline, wait_until
 from chaos.workers.supervisor import Supervisor
 from tests.chaos.owner import Owner, until
 from tests.chaos.services.forwarder import Forwarder
@@ -56,6 +56,7 @@ def of(engine: Any, label: str, value: str) -> list[str]:
 
 
 @NEEDED
+@pytest.mark.skipif(os.getuid() != 0, reason="only root sees whose sockets are whose")
 def test_nobody_else_can_reach_them(containers: Session, engine: Any) -> None:
     """Whatever listens in a container of ours does so on the loopback interface, and nothing is published."""
     with containers.lane(schema="", topics={}, own_servers=True) as lane:
@@ -239,6 +240,19 @@ def test_a_service_in_a_container(containers: Session) -> None:
         assert process.stop(Deadline(PATIENCE_S)).status == -signal.SIGTERM
         own = lane.start(Worker("own", "", image=WORKER))
         assert own.wait(Deadline(PATIENCE_S)).status == 0
+
+
+@NEEDED
+def test_it_goes_around_the_wire(containers: Session) -> None:
+    """A container that finds its own way to a server is found out, as a process is."""
+    with containers.lane(schema="") as lane:
+        port = int(lane.postgres.partition("@127.0.0.1:")[2].partition("/")[0])
+        script = f"import socket, time; s = socket.create_connection(('127.0.0.1', {port + 1} - 1)); time.sleep(600)"
+        worker = Worker("sly", ["python3", "-c", script], image=WORKER)
+        rule = one_effect_per_key(Ledger(lane.files / "none.jsonl", key="none"))
+        with System(lane, workers=[worker], workload=lambda _run: None, settled=[], invariants=[rule]):
+            [found] = wait_until("the connection", lane.links.unseen, Deadline(PATIENCE_S))
+            assert f"sly.0 is connected to 127.0.0.1:{port} directly" in found
 
 
 @NEEDED
