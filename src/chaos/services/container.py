@@ -130,7 +130,7 @@ class Container(Process):
                 elif number == signal.SIGKILL:
                     self._killed = True
                     self._api.call("kill", self.id, number)
-                    self.thaw()  # what stands still does not die
+                    self._frozen = False  # the engine has it go on, to die
                 elif self._frozen:
                     self._pending.append(number)
                 else:
@@ -153,7 +153,7 @@ class Container(Process):
             try:
                 self._api.call("unpause", self.id)
             except Refused:
-                if self._api.call("inspect_container", self.id)["State"]["Paused"]:
+                if self._paused():
                     raise
             self._frozen = False
             while self._pending:
@@ -172,6 +172,12 @@ class Container(Process):
         if not self._frozen:
             self._api.call("pause", self.id)
             self._frozen = True
+
+    def _paused(self) -> bool:
+        try:
+            return bool(self._api.call("inspect_container", self.id)["State"]["Paused"])
+        except Refused:  # it is gone
+            return False
 
     def _follow(self, output: Any) -> None:
         """In a thread of its own: keep what it says, and how it ended."""

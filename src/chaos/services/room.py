@@ -68,9 +68,8 @@ class Room:
     def fill(self) -> None:
         """Leave nothing of it, not a byte."""
         with self._ballast.open("ab", buffering=0) as ballast:
-            for size in (1 << 20, os.sysconf("SC_PAGE_SIZE")):  # it is given away by pages
-                while _written(ballast.fileno(), bytes(size)):
-                    pass
+            while _written(ballast.fileno(), bytes(1 << 20)):
+                pass
 
     def empty(self) -> None:
         """Give back what was taken."""
@@ -112,7 +111,7 @@ def spawner(
 
 
 def _written(file: int, piece: bytes) -> bool:
-    """Whether all of it found room."""
+    """Whether all of it found room; if not, as much as there was room for was written."""
     try:
         return os.write(file, piece) == len(piece)
     except OSError as error:

@@ -18,9 +18,9 @@ class Forwarder:
     A number is a port, a text the path of a unix socket. What a client sends is sent on after `delay` seconds.
     """
 
-    def __init__(self, listens: int | str, forwards_to: int | str, *, delay: float = 0) -> None:
+    def __init__(self, listens: int | str, forwards_to: int | str) -> None:
         self.bytes = 0
-        self._delay = delay
+        self.delay = 0.0
         self._to = forwards_to
         self._server = _server(listens)
         self._ends: list[socket.socket] = []
@@ -45,15 +45,15 @@ class Forwarder:
                 client, _ = self._server.accept()
                 server = _connected(self._to)
                 self._ends += (client, server)
-                for source, sink, delay in ((client, server, self._delay), (server, client, 0)):
-                    self._threads.append(threading.Thread(target=self._copy, args=(source, sink, delay)))
+                for source, sink in ((client, server), (server, client)):
+                    self._threads.append(threading.Thread(target=self._copy, args=(source, sink, sink is server)))
                     self._threads[-1].start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, is_slow: bool) -> None:  # noqa: FBT001 - by this class
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.bytes += len(data)
-                time.sleep(delay)
+                time.sleep(self.delay if is_slow else 0)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 

@@ -79,10 +79,12 @@ def test_nobody_else_can_reach_them(containers: Session, engine: Any) -> None:
 
 @NEEDED
 def test_they_are_removed_with_their_run(containers: Session, engine: Any, tmp_path: Path) -> None:
-    """When a run is over nothing of it is left, nor of its data; another's is untouched."""
+    """When a run is over nothing of it is left, nor of its data, without the reaper's help; another's is untouched."""
     with Session(tmp_path, services="docker", images=IMAGES) as session:
         with session.lane(schema="", topics={}):
             run = str(session.supervisor.run_dir)
+            [reaper] = [process for process in session.supervisor.processes if process.name == "containers"]
+            reaper.kill()
             mounts = [
                 mount["Name"] for one in of(engine, RUN, run) for mount in engine.inspect_container(one)["Mounts"]
             ]
@@ -139,12 +141,13 @@ def test_all_of_the_run_are_killed(
 @NEEDED
 def test_a_slow_engine(tmp_path: Path, engine: Any) -> None:
     """The process that removes them is given the time that it takes."""
-    slow = str(tmp_path / "slow")
+    there = str(tmp_path / "slow")
     with (
-        Forwarder(slow, ADDRESS.removeprefix("unix://"), delay=0.4),
-        Owner(OWNER, tmp_path, env={"IMAGES": json.dumps(IMAGES), "DOCKER_HOST": f"unix://{slow}"}) as owner,
+        Forwarder(there, ADDRESS.removeprefix("unix://")) as slow,
+        Owner(OWNER, tmp_path, env={"IMAGES": json.dumps(IMAGES), "DOCKER_HOST": f"unix://{there}"}) as owner,
     ):
         run = owner.told()["run"]
+        slow.delay = 1.5
         owner.end(signal.SIGKILL)
         until(lambda: not of(engine, RUN, run))
 
