@@ -319,22 +319,23 @@ class Lane:
         env |= {"KAFKA_BOOTSTRAP_SERVERS": kafka} if kafka else {}
         more: dict[str, object] = {"replica": replica, "postgres": postgres, "kafka": kafka}
         if worker.http:
-            more["port"] = self.port(worker, replica)
-            require_free([self.port(worker, replica)], label)
-            env["PORT"] = str(more["port"])
+            port = self.port(worker, replica)
+            require_free([port], label)
+            more["port"] = port
+            env["PORT"] = str(port)
         translate = functools.partial(self.links.translate, label) if wired else str
         env |= {name: translate(self.fill(value, **more)) for name, value in worker.env.items()}
+        if not worker.image:
+            env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
         log = f"{self.name}-{label}"
         if worker.call is not None:
             zygote = self.supervisor.zygote(sorted({worker.call.partition(":")[0], *preload}))
-            env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
             process: Process = zygote.fork(log, worker.call, env=env, cwd=self.directory)
         else:
             argv = [translate(self.fill(word, **more)) for word in worker.argv]
             if worker.image:
                 process = self._docker.start(log, worker.image, argv, env)
             else:
-                env |= self.supervisor.checkpoint_environment(f"{self.name}/{label}~{incarnation}")
                 process = self.supervisor.spawn(log, argv, env=env, cwd=self.directory)
         self._processes.append(process)
         return process
