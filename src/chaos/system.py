@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from chaos.worker import Worker
 
 _LOOK_S = 0.01
+_START_S = 10.0
 
 
 class System(Ground):
@@ -70,6 +71,7 @@ class System(Ground):
         self.crew = Crew(lane, self.workers)
         self.recording: Recording | None = None
         self.certain: Sequence[str] = ()  # see `chaos.armed.Armed`
+        self._started = False  # a drill has been
         self._held: list[Verdict] = []
         self._stack = contextlib.ExitStack()
         names = [worker.name for worker in self.workers]
@@ -133,15 +135,20 @@ class System(Ground):
             self.crew.rest()  # what counts without a key might count what comes late from the drill before
         verdict = run_drill(self, plan)
         verdict.reasons += untold
-        verdict.reasons += [f"work of an earlier drill was left: {left}"] if left else []
+        before = "work of an earlier drill was left" if self._started else "the system had not settled when it began"
+        verdict.reasons += [f"{before}: {left}"] if left else []
+        self._started = True
         said = (verdict.status, tuple(verdict.reasons), tuple(map(str, verdict.violations)))
         verdict.history.append(Judged(time.time(), *said))
         write(self.lane.files / "history.jsonl", verdict.history)
         return verdict
 
     def _left_over(self) -> str:
-        """What the drill before has left to do and is not done in the time that it would have had for it."""
-        deadline = Deadline(self.grace)
+        """What the drill before has left to do and is not done in the time that it would have had for it.
+
+        Before the first it is what workers do when they are started, and nobody knows how long that takes.
+        """
+        deadline = Deadline(self.grace if self._started else max(self.grace, _START_S))
         while (left := self.outstanding()) and not deadline.passed:
             self.crew.wait(_LOOK_S)
         return left

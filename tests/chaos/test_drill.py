@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,26 @@ def test_correct_worker_holds(onecharge: Session, site: str) -> None:
         verdict = system.drill(f"w/w.{site}#1:crash-before")
     verdict.require_holds()
     assert [str(fired) for fired in verdict.fired] == [f"w~0/w.{site}#1:crash-before: w~0 was ended by SIGKILL"]
+
+
+def test_what_is_left_to_do(onecharge: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers do when they are started may take its time; what a drill has left makes the next one unknown."""
+    began = time.monotonic()
+
+    def outstanding(_lane: Lane) -> str:
+        return "nearly there" if time.monotonic() < ready else ""
+
+    with queue(onecharge, odd_workers.correct) as system:
+        system.settled = (*system.settled, Condition("slow", outstanding))
+        ready = began + 2 * system.grace
+        system.drill(DONE).require_holds()
+        ready = time.monotonic() + 2 * system.grace
+        assert system.drill(DONE).reasons == ["work of an earlier drill was left: nearly there"]
+    monkeypatch.setattr("chaos.system._START_S", 0.0)
+    with queue(onecharge, odd_workers.correct) as system:
+        system.settled = (*system.settled, Condition("slow", outstanding))
+        ready = time.monotonic() + 2 * system.grace
+        assert system.drill(DONE).reasons == ["the system had not settled when it began: nearly there"]
 
 
 def test_incarnations_are_named(onecharge: Session) -> None:
