@@ -24,4 +24,5 @@ def containers(onecharge: Session, request: pytest.FixtureRequest) -> Session:
     """The test run, whose servers are containers."""
     if request.config.getoption("--onecharge-services") != "docker":
         pytest.skip("this needs --onecharge-services=docker and images, as ./run docker has them")
+    onecharge.services.start("toxiproxy")  # the quickest way to hear what is missing
     return onecharge
