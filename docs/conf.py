@@ -31,6 +31,7 @@ nitpick_ignore_regex = [
     # These have an entry where they live, and are named without that in annotations.
     ("py:class", r"Event|Record|Recorded|Trusted"),
     # What the library is made of inside; a user sees these and asks nothing of them.
-    ("py:class", r"Advice|Armed|Body|Deadline|Docker|Exit|Kafka|Make|Port|Postgres|Process|Supervisor|Test|Told|Toxiproxy"),
+    ("py:class", r"Advice|Armed|Body|Deadline|Exit|Make|Process|Supervisor|Test|Told"),
+    ("py:class", r"Docker|Kafka|Port|Postgres|Toxiproxy"),
     ("py:class", r"chaos\.(services|waiting)\..*"),
 ]
