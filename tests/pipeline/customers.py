@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -117,7 +117,7 @@ class Line:
         """Break every connection, and every one to come."""
         self._cut = True
         for end in self._ends:
-            if end.fileno() >= 0:
+            with suppress(OSError):  # it has ended by itself, now or before
                 end.shutdown(socket.SHUT_RDWR)
         self._ends.clear()
 
