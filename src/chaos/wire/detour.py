@@ -100,7 +100,9 @@ class Standing:
         began = time.monotonic()
         try:
             await self._order("spoil")
-            before, began = Traffic.of(self.links), time.monotonic()
+            spoilt, began = Traffic.of(self.links), time.monotonic()
+            # Whom it cuts off hears of that before we are told that it is done.
+            before = spoilt._replace(ended=before.ended) if _cuts(harm) else spoilt
             self._count(1)
             await self._go_on()
             await self._stand(harm)
@@ -170,6 +172,11 @@ class Standing:
         except asyncio.CancelledError:
             self._frame.connection.break_off()
             raise
+
+
+def _cuts(harm: Bad | Outage) -> bool:
+    """Whether it ends the connections that there are."""
+    return not isinstance(harm, Outage) and isinstance(harm.toxic, Down)
 
 
 def _role(worker: str) -> str:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,7 @@ def test_an_engine_that_goes_away(containers: Session, tmp_path: Path, monkeypat
         with pytest.raises(ServerGone):
             ours.start("another", WORKER, ["sleep", "600"], {})
         ours.close()
+        until(lambda: "onecharge-there" not in {thread.name for thread in threading.enumerate()})
         gc.collect()
 
 
