@@ -11,6 +11,7 @@ import pytest
 
 import pipeline
 from chaos import System, Worker, group_drained, no_rows, nothing_lost, one_effect_per_key
+from chaos.history import Healed, Spoiled
 from pipeline.gateway import server as gateway
 from pipeline.publish import relay as relays
 from pipeline.write import api as orders_api
@@ -21,7 +22,7 @@ from tests.twins import newcomer, topic_ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from chaos import Lane, Run, Session
+    from chaos import Lane, Run, Session, Verdict
 
     Main = Callable[[], object] | str
 
@@ -122,6 +123,14 @@ def thin_pipeline(
             grace=grace,
         ) as system:
             yield system
+
+
+def require_away_and_back(verdict: Verdict, server: str) -> None:
+    """The verdict holds, and the server was lost once and is back."""
+    verdict.require_holds()
+    [spoiled] = [event for event in verdict.history if isinstance(event, Spoiled)]
+    [healed] = [event for event in verdict.history if isinstance(event, Healed)]
+    assert spoiled.links == healed.links == (server,)
 
 
 @pytest.fixture(scope="session")

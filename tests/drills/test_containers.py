@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.history import Healed, Spoiled
 from tests.fix_containers import WORKER
-from tests.fix_pipeline import thin_pipeline
+from tests.fix_pipeline import require_away_and_back, thin_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +46,7 @@ def test_one_charge(system: System, point: str, crash: str) -> None:
 def test_lost_servers(system: System, server: str, outage: str) -> None:
     """A server's container is killed, or started anew, and comes back with what it knew."""
     verdict = system.drill(f"{server}:{outage}@payment/http.post[key-1]#1")
-    verdict.require_holds()
-    [spoiled] = [event for event in verdict.history if isinstance(event, Spoiled)]
-    [healed] = [event for event in verdict.history if isinstance(event, Healed)]
-    assert spoiled.links == healed.links == (server,)
+    require_away_and_back(verdict, server)
 
 
 @pytest.mark.parametrize("toxic", ["timeout=1,both", "latency=1,both,latency_ms:200", "down=1"])

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.history import Healed, Spoiled
-from tests.fix_pipeline import thin_pipeline
+from tests.fix_pipeline import require_away_and_back, thin_pipeline
 from tests.twins import new_key_per_attempt
 
 if TYPE_CHECKING:
@@ -42,10 +41,7 @@ def system(onecharge: Session) -> Iterator[System]:
 def test_one_charge(system: System, server: str, point: str) -> None:
     """Postgres has no room for its log, or Kafka for a topic; with room again each order is charged once."""
     verdict = system.drill(f"{server}:full=0.5@{point}")
-    verdict.require_holds()
-    [spoiled] = [event for event in verdict.history if isinstance(event, Spoiled)]
-    [healed] = [event for event in verdict.history if isinstance(event, Healed)]
-    assert spoiled.links == healed.links == (server,)
+    require_away_and_back(verdict, server)
 
 
 def test_double_charge_is_found(onecharge: Session) -> None:

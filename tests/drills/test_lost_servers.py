@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.history import Healed, Spoiled
-from tests.fix_pipeline import thin_pipeline
+from tests.fix_pipeline import require_away_and_back, thin_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +42,7 @@ def system(onecharge: Session) -> Iterator[System]:
 def test_one_charge(system: System, server: str, outage: str, point: str) -> None:
     """Whichever is lost, and wherever, each order is charged once, and the server was away and back before that."""
     verdict = system.drill(f"{server}:{outage}@{point}")
-    verdict.require_holds()
-    [spoiled] = [event for event in verdict.history if isinstance(event, Spoiled)]
-    [healed] = [event for event in verdict.history if isinstance(event, Healed)]
-    assert spoiled.links == healed.links == (server,)
+    require_away_and_back(verdict, server)
 
 
 @pytest.mark.parametrize(

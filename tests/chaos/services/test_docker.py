@@ -261,7 +261,7 @@ def test_it_goes_around_the_wire(containers: Session) -> None:
 
 
 @NEEDED
-def test_it_stands_still(containers: Session) -> None:
+def test_it_stands_still(containers: Session, engine: Any) -> None:
     """It may be told so twice; a signal meanwhile is kept until it goes on; when it has ended nothing of it is left."""
     with Supervisor(containers.output / "still") as supervisor:
         ours = Docker(supervisor, {})
@@ -269,7 +269,7 @@ def test_it_stands_still(containers: Session) -> None:
         assert still.signal(signal.SIGSTOP)
         assert still.signal(signal.SIGSTOP)
         assert still.signal(signal.SIGTERM)
-        assert docker().APIClient(version="auto").inspect_container(still.id)["State"]["Paused"]
+        assert engine.inspect_container(still.id)["State"]["Paused"]
         assert still.exit is None
         assert still.signal(signal.SIGCONT)
         assert still.wait(Deadline(PATIENCE_S)).status == -signal.SIGTERM
