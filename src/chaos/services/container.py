@@ -199,10 +199,10 @@ class Container(Process):
     def _ended(self) -> Exit:
         try:
             status = self._api.call("wait", self.id, timeout=None)["StatusCode"]
-        except Refused:
+        except (Refused, ServerGone) as error:
+            if not getattr(error, "gone", False):
+                return Exit(_BY_SIGNAL - 1, lost=str(error))
             status = _BY_SIGNAL + signal.SIGKILL  # it was removed
-        except ServerGone as error:
-            return Exit(_BY_SIGNAL - 1, lost=str(error))
         number = status - _BY_SIGNAL
         by_signal = 0 < number <= _SIGNALS and (number != signal.SIGKILL or self._killed)
         return Exit(-number if by_signal else status)
@@ -252,6 +252,8 @@ class Engine:
         try:
             self._api.call("inspect_image", image)
         except Refused as error:
+            if not error.gone:
+                raise
             raise MissingPart(
                 f"the image {image}",
                 looked_for=[f"it among those of the Docker engine at {self.address}"],

@@ -173,10 +173,10 @@ class Kafka(Server):
 
     def want_room(self) -> None:
         """See `Server`: files for another topic."""
-        names = {f"room-{next(_numbers)}": 1}
-        topics = [confluent_kafka().admin.NewTopic(name, count) for name, count in names.items()]
-        with contextlib.suppress(confluent_kafka().KafkaException):
-            for created in self.admin.create_topics(topics, request_timeout=_ANSWER_S).values():
+        kafka = confluent_kafka()
+        another = kafka.admin.NewTopic(f"room-{next(_numbers)}", 1)
+        with contextlib.suppress(kafka.KafkaException):
+            for created in self.admin.create_topics([another], request_timeout=_ANSWER_S).values():
                 created.result(_ANSWER_S)
 
     def renew_clients(self) -> None:

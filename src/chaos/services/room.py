@@ -37,28 +37,15 @@ class Room:
     def __init__(self, supervisor: Supervisor, place: Path, megabytes: int) -> None:
         self.place = place
         name = f"{place.name}-room"
-        script = [
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            _MOUNT,
-            "sh",
-            str(place),
-            str(megabytes),
-        ]
-        self._holder = supervisor.spawn(name, script)
+        mount = ["sh", "-c", _MOUNT, "sh", str(place), str(megabytes)]
+        self._holder = supervisor.spawn(name, ["unshare", "--mount", "--propagation", "private", *mount])
         wait_until(f"{name} to be there", self._there, Deadline(_READY_S), logs=[self._holder.log])
 
     def seen(self, path: Path) -> Path:
         """How a file in it is named by who is not started in it."""
         return Path(f"/proc/{self._holder.pid}/root{path}")
 
-    def _entered(
-        self, argv: Sequence[str], user: tuple[int, int] | None = None, farewell: int = signal.SIGKILL
-    ) -> list[str]:
+    def _entered(self, argv: Sequence[str], user: tuple[int, int] | None, farewell: int) -> list[str]:
         """The command line that runs another in it, as (uid, gid) `user`, with this signal when its parent dies."""
         become = ["setpriv", "--pdeathsig", signal.Signals(farewell).name.removeprefix("SIG")]
         if user is not None:
