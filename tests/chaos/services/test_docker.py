@@ -292,6 +292,16 @@ def test_missing_image(containers: Session, tmp_path: Path) -> None:
         )
 
 
+@NEEDED
+def test_no_image_at_all(containers: Session, tmp_path: Path) -> None:
+    """What cannot be an image's name is not said to be missing: there is nothing to fetch."""
+    del containers
+    with Session(tmp_path, services="docker", images={"kafka": "local/UPPER"}) as session:
+        with pytest.raises(ChaosError, match=r"^no such image: local/UPPER: .*lowercase") as raised:
+            session.services.start("kafka")
+        assert not isinstance(raised.value, MissingPart)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
