@@ -58,9 +58,11 @@ class Room:
             while _written(ballast.fileno(), bytes(1 << 20)):
                 pass
 
-    def empty(self) -> None:
-        """Give back what was taken."""
+    def empty(self) -> bool:
+        """Give back what was taken; whether anything was."""
+        was_full = self._ballast.exists()
         self._ballast.unlink(missing_ok=True)
+        return was_full
 
     def end(self) -> None:
         """Have it gone as soon as no server runs in it."""

@@ -8,11 +8,12 @@ stands still with all of them.
 from __future__ import annotations
 
 import abc
+import contextlib
 import shutil
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
-from chaos.errors import ChaosError
+from chaos.errors import ChaosError, NotInTime, ProcessDied
 from chaos.services.ports import require_free
 from chaos.waiting import Deadline, wait_until
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from chaos.workers.process import Process
 
 _FELT_S = 10.0
+_HANGS_S = 3.0
 
 
 class Server(abc.ABC):
@@ -93,9 +95,18 @@ class Server(abc.ABC):
         wait_until(what, felt, deadline, logs=[process.log])
 
     def empty(self) -> None:
-        """Give back what `fill` has taken, if anything."""
-        if self.room is not None:
-            self.room.empty()
+        """Give back what `fill` has taken, if anything.
+
+        One that neither answers then nor has ended is killed, as a service manager would: Postgres 18, whose recovery
+        has found no room, now and then waits for ever for its own processes to end.
+        """
+        if self.room is None or not self.room.empty() or self.ended:
+            return
+        with contextlib.suppress(NotInTime, ProcessDied):
+            self.require_reachable(Deadline(_HANGS_S))
+            return
+        if not self.ended:
+            self.kill()
 
     def require_room(self) -> Room:
         """The file system of its own.
