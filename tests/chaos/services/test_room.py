@@ -105,3 +105,19 @@ def test_nothing_was_wanted(onecharge: Session, monkeypatch: pytest.MonkeyPatch)
         verdict = system.drill("postgres:full=0.1@payment/http.post[key-1]#1")
     assert verdict.status == "unknown"
     assert "postgres to want room" in verdict.story()
+
+
+@MOUNTS
+def test_one_that_hangs(onecharge: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers nobody when there is room again is killed and comes back; one that was not full is left."""
+    monkeypatch.setattr("chaos.services.server._HANGS_S", 0.5)
+    with onecharge.lane(schema="", own_servers=True, room_mb=200) as lane:
+        server = lane.server("postgres")
+        lane.forget_connections()
+        server.freeze()
+        server.empty()
+        assert not server.ended
+        server.require_room().fill()
+        server.empty()
+        assert server.ended
+        server.start_again(Deadline(PATIENCE_S))
